@@ -1,0 +1,5 @@
+//! The reference model.
+
+/// A store in memory.
+#[derive(Debug)]
+pub struct MemoryStore;

@@ -1,0 +1,1 @@
+//! Tokens, CA pinning and the client side of the supervisor.

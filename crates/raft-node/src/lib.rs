@@ -1,0 +1,16 @@
+//! Raft consensus behind one adapter.
+//!
+//! Bytes in, bytes out: a [`StateMachine`] applies batches of opaque commands; [`RaftNode`]
+//! replicates them, forwards proposals to the leader, serves linearizable read points on every
+//! member, moves snapshots and changes membership one safe step at a time. The consensus
+//! library, the log format and the peer protocol are hidden here.
+//!
+//! **Invariants:** no type of the consensus library appears in a public signature or on disk.
+//! This crate does not know what a command means.
+
+mod api;
+
+pub use api::{
+    AppliedBatch, Error, LeaderQuery, LogPosition, NodeConfig, NodeStatus, Peer, PeerRole, PeerStatus,
+    Result, SnapshotSource, StartMode, StateMachine,
+};
