@@ -1,1 +1,47 @@
-fn main() {}
+//! Project automation. `cargo xtask --help` lists the commands.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // its output is its purpose
+
+mod build;
+mod ci;
+mod demo;
+mod matrix;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Project automation")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build, then run three servers and an agent on this machine until Ctrl-C.
+    Demo(demo::Options),
+    /// Build and run every test: one table at the end.
+    TestMatrix(matrix::Options),
+    /// What CI runs: formatting, lints, docs, project rules, then the quick matrix.
+    Ci,
+    /// Check the project's own rules (file lengths, stray output, documents in step).
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::TestMatrix(options) => matrix::run(&options),
+        Command::Ci => ci::run(),
+        Command::Tidy => tidy::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

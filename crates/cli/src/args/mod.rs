@@ -1,0 +1,66 @@
+//! What can be typed: subcommands, flags and environment variables, with K3s's names.
+//!
+//! Clap's derive gives parsing, `--help` and completions from one table. What was typed
+//! ([`ServerArgs`], [`AgentArgs`]) and what it means (`trivet_core` and `trivet_agent`
+//! settings) are different types; the conversion lives with the commands.
+
+mod node;
+mod server;
+mod tolerated;
+mod utility;
+
+use clap::builder::BoolishValueParser;
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub(crate) use node::{AgentArgs, JoinArgs, LogArgs, LogFormat, NodeArgs};
+pub(crate) use server::ServerArgs;
+pub(crate) use tolerated::ToleratedArgs;
+pub(crate) use utility::{CompletionArgs, OutputFormat, StatusArgs, TokenArgs, TokenCommand};
+
+/// The version that `--version` prints: ours, and the Kubernetes API level it speaks.
+pub(crate) const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (Kubernetes API v1.35, K3s-compatible)");
+
+/// A K3s-compatible, highly available Kubernetes control plane with its database inside.
+///
+/// Found a cluster:      K3S_TOKEN=SECRET trivet server --cluster-init
+/// Join a server:        K3S_TOKEN=SECRET trivet server --server https://IP:6443
+/// Join a worker:        K3S_TOKEN=SECRET trivet agent  --server https://IP:6443
+///
+/// Flags may also stand in /etc/rancher/k3s/config.yaml (long names without dashes) and in
+/// config.yaml.d/*.yaml beside it. A flag beats the file, the file beats the environment.
+#[derive(Debug, Parser)]
+#[command(name = "trivet", version = VERSION, verbatim_doc_comment, args_override_self = true)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a server: control plane, datastore and (unless disabled) a node of its own.
+    Server(Box<ServerArgs>),
+    /// Run a worker node that joins a cluster.
+    Agent(Box<AgentArgs>),
+    /// Show members, roles, leader, lag and how many failures the cluster survives now.
+    Status(StatusArgs),
+    /// Show or generate the secrets that nodes join with.
+    Token(TokenArgs),
+    /// Print a shell completion script.
+    Completion(CompletionArgs),
+}
+
+/// `--datastore`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DatastoreKind {
+    /// Embedded etcd on Raft: durable, replicated.
+    Etcd,
+    /// In memory: gone when the process ends. For tests.
+    Memory,
+}
+
+/// Values a boolean flag takes when one is given after `=`: true/false, yes/no, on/off, 1/0.
+pub(crate) fn boolish() -> BoolishValueParser {
+    BoolishValueParser::new()
+}
