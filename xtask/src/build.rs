@@ -31,7 +31,11 @@ pub(crate) fn trivet() -> Result<PathBuf> {
     let start = Instant::now();
     run(cargo().args(["build", "--release", "--locked", "--package", "trivet-cli"]))?;
     let binary = target_dir().join("release/trivet");
-    println!("built in {:.0} s: {}", start.elapsed().as_secs_f64(), binary.display());
+    println!(
+        "built in {:.0} s: {}",
+        start.elapsed().as_secs_f64(),
+        binary.display()
+    );
     Ok(binary)
 }
 

@@ -10,7 +10,14 @@ pub(crate) fn run() -> Result<()> {
     build::run(build::cargo().args(["fmt", "--all", "--check"]))?;
     println!("== lints");
     build::run(build::cargo().args([
-        "clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings",
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
     ]))?;
     println!("== documentation");
     build::run(

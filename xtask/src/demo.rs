@@ -39,7 +39,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         None => std::env::temp_dir().join(format!("trivet-demo-{}", std::process::id())),
     };
     if scratch.exists() {
-        bail!("{} exists; the demo wants a directory of its own", scratch.display());
+        bail!(
+            "{} exists; the demo wants a directory of its own",
+            scratch.display()
+        );
     }
     fs::create_dir_all(&scratch)?;
 
@@ -70,7 +73,10 @@ fn show(cluster: &mut Cluster, options: &Options, stop: &AtomicBool) -> Result<(
     let start = Instant::now();
     let say = |what: &str| println!("[{:5.1} s] {what}", start.elapsed().as_secs_f64());
 
-    say(&format!("server 1 founds the cluster on {}", cluster.address(1)));
+    say(&format!(
+        "server 1 founds the cluster on {}",
+        cluster.address(1)
+    ));
     cluster.found()?;
     cluster.wait_ready(1, STEP)?;
     say("server 1 is ready; servers 2 and 3 and an agent join");
@@ -87,7 +93,9 @@ fn show(cluster: &mut Cluster, options: &Options, stop: &AtomicBool) -> Result<(
     let expected = SERVERS.len() + 1;
     let nodes = wait_for_value("every node to be Ready", STEP, || {
         let status = cluster.status(1)?;
-        let nodes = status["nodes"].as_array().context("status lists no nodes")?;
+        let nodes = status["nodes"]
+            .as_array()
+            .context("status lists no nodes")?;
         let ready = nodes.iter().filter(|node| node["ready"] == true).count();
         if ready != expected {
             bail!("{ready} of {expected} nodes are Ready");
@@ -101,11 +109,17 @@ fn show(cluster: &mut Cluster, options: &Options, stop: &AtomicBool) -> Result<(
     match find_kubectls().last() {
         Some(kubectl) => {
             println!("$ kubectl get nodes   ({})", kubectl.version);
-            print!("{}", kubectl.kubectl_ok(&kubeconfig, &scratch, &["get", "nodes", "-o", "wide"])?);
+            print!(
+                "{}",
+                kubectl.kubectl_ok(&kubeconfig, &scratch, &["get", "nodes", "-o", "wide"])?
+            );
         }
         None => println!("kubectl is not on the path; any kubectl from 1.20 on will do"),
     }
-    println!("\nlogs: {}", cluster.log_path(1).with_file_name("node-*.log").display());
+    println!(
+        "\nlogs: {}",
+        cluster.log_path(1).with_file_name("node-*.log").display()
+    );
     if options.once {
         return Ok(());
     }
@@ -117,7 +131,10 @@ fn show(cluster: &mut Cluster, options: &Options, stop: &AtomicBool) -> Result<(
             if let Some(status) = node.try_wait()
                 && !stop.load(Ordering::Relaxed)
             {
-                bail!("node {number} ended with {status}:\n{}", cluster.log_tail(number));
+                bail!(
+                    "node {number} ended with {status}:\n{}",
+                    cluster.log_tail(number)
+                );
             }
         }
     }

@@ -12,14 +12,21 @@ use crate::build;
 const LINES_LIMIT: usize = 600;
 
 /// Words that say "not finished". Split so that this file does not find itself.
-const UNFINISHED: [&str; 5] =
-    [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("HA", "CK:"), concat!("#[ig", "nore")];
+const UNFINISHED: [&str; 5] = [
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("XX", "X"),
+    concat!("HA", "CK:"),
+    concat!("#[ig", "nore"),
+];
 
 pub(crate) fn run() -> Result<()> {
     let root = build::root();
     let mut findings = Vec::new();
     for path in tracked(&root)? {
-        let generated = path.components().any(|part| part.as_os_str() == "generated");
+        let generated = path
+            .components()
+            .any(|part| part.as_os_str() == "generated");
         if path.extension().is_some_and(|ending| ending == "rs") && !generated {
             check_source(&root, &path, &mut findings)?;
         }
@@ -37,7 +44,10 @@ pub(crate) fn run() -> Result<()> {
 
 /// The files that git knows.
 fn tracked(root: &Path) -> Result<Vec<PathBuf>> {
-    let output = Command::new("git").args(["ls-files", "-z"]).current_dir(root).output()?;
+    let output = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(root)
+        .output()?;
     if !output.status.success() {
         bail!("git ls-files failed: the rules are checked on a git checkout");
     }
@@ -53,7 +63,10 @@ fn check_source(root: &Path, path: &Path, findings: &mut Vec<String>) -> Result<
     let text = fs::read_to_string(root.join(path)).with_context(|| path.display().to_string())?;
     let lines = text.lines().count();
     if lines > LINES_LIMIT {
-        findings.push(format!("{}: {lines} lines; split by concept", path.display()));
+        findings.push(format!(
+            "{}: {lines} lines; split by concept",
+            path.display()
+        ));
     }
     for (number, line) in text.lines().enumerate() {
         for word in UNFINISHED {

@@ -35,7 +35,11 @@ pub enum IdentityError {
 
 /// Where the files are when nobody says otherwise.
 pub fn default_dir(is_root: bool, data_dir: &Path) -> PathBuf {
-    if is_root { PathBuf::from("/etc/rancher/node") } else { data_dir.join("agent/node") }
+    if is_root {
+        PathBuf::from("/etc/rancher/node")
+    } else {
+        data_dir.join("agent/node")
+    }
 }
 
 /// The node name: checked, lower case, with the identity appended if asked for.
@@ -55,9 +59,15 @@ pub fn node_name(
                 && label.len() <= 63
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         });
-    if valid { Ok(name) } else { Err(IdentityError::Name(wanted.to_owned())) }
+    if valid {
+        Ok(name)
+    } else {
+        Err(IdentityError::Name(wanted.to_owned()))
+    }
 }
 
 /// The node password, made on first use.
@@ -68,7 +78,10 @@ pub fn node_password(dir: &Path, rng: &dyn Rng) -> Result<String, IdentityError>
 /// The file's content without white space; when there is none, `bytes` random bytes in
 /// hexadecimal, stored with a final newline.
 fn load_or_create(path: &Path, bytes: usize, rng: &dyn Rng) -> Result<String, IdentityError> {
-    let fail = |source| IdentityError::File { path: path.to_owned(), source };
+    let fail = |source| IdentityError::File {
+        path: path.to_owned(),
+        source,
+    };
     if let Some(text) = files::read_small(path, 4096).map_err(fail)?
         && !text.trim().is_empty()
     {
@@ -94,7 +107,9 @@ mod tests {
         assert_eq!(first.len(), 32);
         assert_eq!(node_password(dir.path(), &RealRng).unwrap(), first);
         let mode = std::os::unix::fs::PermissionsExt::mode(
-            &std::fs::metadata(dir.path().join("password")).unwrap().permissions(),
+            &std::fs::metadata(dir.path().join("password"))
+                .unwrap()
+                .permissions(),
         );
         assert_eq!(mode & 0o777, 0o600);
     }
@@ -102,12 +117,21 @@ mod tests {
     #[test]
     fn names_are_checked_and_may_carry_the_identity() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(node_name("Box1", false, dir.path(), &RealRng).unwrap(), "box1");
+        assert_eq!(
+            node_name("Box1", false, dir.path(), &RealRng).unwrap(),
+            "box1"
+        );
         let with_id = node_name("box1", true, dir.path(), &RealRng).unwrap();
         assert_eq!(with_id.len(), "box1-".len() + 8);
-        assert_eq!(node_name("box1", true, dir.path(), &RealRng).unwrap(), with_id);
+        assert_eq!(
+            node_name("box1", true, dir.path(), &RealRng).unwrap(),
+            with_id
+        );
         for bad in ["", "a_b", "-a", "a.", "ä", &"x".repeat(64)] {
-            assert!(node_name(bad, false, dir.path(), &RealRng).is_err(), "{bad:?}");
+            assert!(
+                node_name(bad, false, dir.path(), &RealRng).is_err(),
+                "{bad:?}"
+            );
         }
     }
 }

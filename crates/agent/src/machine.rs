@@ -33,7 +33,10 @@ pub struct Machine {
 impl Machine {
     /// Reads the facts; what cannot be read is empty or zero.
     pub fn read(data_dir: &Path) -> Self {
-        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+        let kernel = rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned();
         Self {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_kib: memory_kib(&read("/proc/meminfo")).unwrap_or(0),
@@ -75,7 +78,10 @@ impl Machine {
 
 /// The host name, lower case and without its domain, as node names want it.
 pub fn host_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .to_lowercase();
     name.split('.').next().unwrap_or_default().to_owned()
 }
 
@@ -84,7 +90,10 @@ pub fn host_name() -> String {
 /// A datagram socket is connected, which asks the kernel's routing table and sends nothing.
 pub fn default_address() -> IpAddr {
     let routes: [(SocketAddr, SocketAddr); 2] = [
-        ((Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv4Addr::new(192, 0, 2, 1), 9).into()),
+        (
+            (Ipv4Addr::UNSPECIFIED, 0).into(),
+            (Ipv4Addr::new(192, 0, 2, 1), 9).into(),
+        ),
         (
             (Ipv6Addr::UNSPECIFIED, 0).into(),
             (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9).into(),
@@ -112,15 +121,22 @@ fn memory_kib(meminfo: &str) -> Option<u64> {
 }
 
 fn storage_kib(dir: &Path) -> u64 {
-    let existing = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    rustix::fs::statvfs(existing).map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize) / 1024)
+    let existing = dir
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"));
+    rustix::fs::statvfs(existing)
+        .map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize) / 1024)
 }
 
 fn os_image(os_release: &str) -> String {
     os_release
         .lines()
         .find_map(|line| line.strip_prefix("PRETTY_NAME="))
-        .map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+        .map_or_else(
+            || "Linux".to_owned(),
+            |name| name.trim_matches('"').to_owned(),
+        )
 }
 
 fn architecture(rust_name: &'static str) -> &'static str {
@@ -150,7 +166,10 @@ mod tests {
 
     #[test]
     fn files_of_the_kernel_are_understood() {
-        assert_eq!(memory_kib("MemFree: 1 kB\nMemTotal:       2048 kB\n"), Some(2048));
+        assert_eq!(
+            memory_kib("MemFree: 1 kB\nMemTotal:       2048 kB\n"),
+            Some(2048)
+        );
         assert_eq!(memory_kib(""), None);
         assert_eq!(os_image("ID=x\nPRETTY_NAME=\"Some OS 1\"\n"), "Some OS 1");
         assert_eq!(os_image(""), "Linux");

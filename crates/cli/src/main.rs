@@ -1,1 +1,66 @@
-fn main() {}
+//! The `trivet` binary: what was typed becomes settings, settings become a running node.
+//!
+//! Exit codes: 0 clean end · 1 failure · 2 wrong usage or settings · 3 foreign data in the way ·
+//! 4 the cluster refused to be joined · 5 would have founded a second cluster.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a command's output is its purpose
+
+mod agent;
+mod args;
+mod backend;
+mod config_file;
+mod failure;
+mod logging;
+mod node;
+mod paths;
+mod server;
+mod signals;
+mod status;
+mod token;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use args::{Cli, Command};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    match run(std::env::args_os().collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
+    let command = Cli::command();
+    let expanded =
+        config_file::expand(&command, arguments.clone(), std::env::var_os("K3S_CONFIG_FILE"))
+            .map_err(Failure::usage)?;
+    let matches = match command.try_get_matches_from(&expanded) {
+        Ok(matches) => matches,
+        // Help and version are not errors; everything else exits with 2 by clap's own rules.
+        Err(error) => error.exit(),
+    };
+    let cli = Cli::from_arg_matches(&matches).map_err(Failure::usage)?;
+    let shown = node::masked_arguments(&expanded);
+    match cli.command {
+        Command::Server(args) => server::run(*args, shown),
+        Command::Agent(args) => agent::run(*args, shown),
+        Command::Status(args) => status::run(&args),
+        Command::Token(args) => token::run(&args).map_err(Failure::other),
+        Command::Completion(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "trivet", &mut script);
+            match io::stdout().write_all(&script) {
+                // A reader that has seen enough is no failure.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+                other => other.map_err(|error| Failure::other(error.into())),
+            }
+        }
+    }
+}

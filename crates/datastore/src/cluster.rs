@@ -70,7 +70,10 @@ pub struct ClusterStatus {
 impl ClusterStatus {
     /// Number of voters.
     pub fn voters(&self) -> usize {
-        self.members.iter().filter(|m| m.role == MemberRole::Voter).count()
+        self.members
+            .iter()
+            .filter(|m| m.role == MemberRole::Voter)
+            .count()
     }
 
     /// Voters that must agree on a write.

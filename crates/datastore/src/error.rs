@@ -30,9 +30,10 @@ pub enum Error {
         effect: Effect,
     },
     /// The revision asked for was compacted away.
-    #[error("revision is compacted; the oldest readable revision is {}", compact_revision.next())]
+    #[error("revision is compacted; the oldest readable revision is {compact_revision}")]
     Compacted {
-        /// Everything up to and including this revision is gone.
+        /// Versions that were superseded at this revision are gone; it is the oldest that can
+        /// be read or watched from.
         compact_revision: Revision,
     },
     /// The revision asked for does not exist yet.

@@ -21,16 +21,20 @@ mod backend;
 mod cluster;
 mod error;
 mod memory;
+mod range;
 mod store;
 mod types;
 
-pub use backend::{Backend, BackendConfig, ClusterConfig, ClusterStart, Footprint, ReadOnlyDir, TlsFiles};
+pub use backend::{
+    Backend, BackendConfig, ClusterConfig, ClusterStart, Footprint, ReadOnlyDir, TlsFiles,
+};
 pub use cluster::{Cluster, ClusterStatus, Member, MemberId, MemberRole};
 pub use error::{Effect, Error, Result};
-pub use memory::MemoryStore;
+pub use memory::{MemoryBackend, MemoryOptions, MemoryStore};
+pub use range::{KeyRange, prefix_end};
 pub use store::Datastore;
 pub use types::{
-    DeleteRequest, EventKind, Expect, ExportItem, ExportStream, Key, KeyRange, KeyValue, Lease,
-    LeaseId, PutRequest, RangePage, RangeRequest, Revision, StoreStatus, WatchBatch, WatchEvent,
-    WatchRequest, WatchStream, WriteOutcome,
+    DeleteRequest, EventKind, Expect, ExportItem, ExportStream, Key, KeyValue, Lease, LeaseId,
+    MAX_REQUEST_BYTES, PutRequest, RangePage, RangeRequest, Revision, StoreStatus, WatchBatch,
+    WatchEvent, WatchRequest, WatchStream, WriteOutcome,
 };

@@ -20,14 +20,15 @@ pub trait Datastore: Send + Sync + 'static {
     async fn range(&self, request: RangeRequest) -> Result<RangePage>;
 
     /// Writes one key if the expectation holds. On `Ok` the write is durable and every later
-    /// linearizable read sees it. Errors: `LeaseNotFound`, `TooLarge`, `OutOfSpace`,
-    /// `Unavailable`.
+    /// linearizable read sees it. The expectation is judged before the lease is looked for.
+    /// Errors: `LeaseNotFound`, `TooLarge`, `Invalid` (empty key), `OutOfSpace`, `Unavailable`.
     async fn put(&self, request: PutRequest) -> Result<WriteOutcome>;
 
     /// Deletes one key if the expectation holds; otherwise as [`Datastore::put`].
     async fn delete(&self, request: DeleteRequest) -> Result<WriteOutcome>;
 
-    /// Opens a watch. A compacted start is reported here or as the stream's first item.
+    /// Opens a watch. A start before the last compaction is `Compacted`, reported here or as the
+    /// stream's first item.
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream>;
 
     /// Creates a lease. The store may raise `ttl` to a minimum of its own.
@@ -39,8 +40,10 @@ pub trait Datastore: Send + Sync + 'static {
     /// Ends a lease and deletes its keys, all in one revision. Error: `LeaseNotFound`.
     async fn revoke_lease(&self, id: LeaseId) -> Result<()>;
 
-    /// Forgets every superseded version up to `revision`. Compacting at or below an earlier
-    /// compaction is `Compacted`; above the newest revision is `FutureRevision`.
+    /// Forgets every version that was superseded at `revision`, which from then on is the oldest
+    /// revision that can be read, and the oldest that a watch can start from. Compacting at or
+    /// below an earlier compaction is `Compacted`; above the newest revision is
+    /// `FutureRevision`. Writes nothing: the revision stays.
     async fn compact(&self, revision: Revision) -> Result<()>;
 
     /// Answers from this member alone, also without a quorum.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 
-use crate::Result;
+use crate::{KeyRange, Result};
 
 /// A position in the store's history.
 ///
@@ -32,6 +32,10 @@ impl fmt::Display for Revision {
         self.0.fmt(f)
     }
 }
+
+/// Largest key and value together that a store must take (etcd's limit for a request); more is
+/// [`Error::TooLarge`](crate::Error::TooLarge). A backend may add its own framing to the sum.
+pub const MAX_REQUEST_BYTES: u64 = 1536 * 1024;
 
 /// A key: any bytes, not empty.
 pub type Key = Bytes;
@@ -58,6 +62,20 @@ pub struct KeyValue {
 }
 
 impl KeyValue {
+    /// How a watch shows a deleted key: the key, an empty value, and the deletion's revision as
+    /// `mod_revision`; all else is 0 or none.
+    #[must_use]
+    pub fn tombstone(key: Key, revision: Revision) -> Self {
+        Self {
+            key,
+            value: Bytes::new(),
+            create_revision: Revision(0),
+            mod_revision: revision,
+            version: 0,
+            lease: None,
+        }
+    }
+
     /// CRC32C over key, value and metadata, chained from `seed`: what
     /// [`ExportItem::Trailer`] sums up. Lengths go in as u32, numbers as u64, little-endian; no
     /// lease counts as 0.
@@ -69,27 +87,16 @@ impl KeyValue {
             sum = crc32c::crc32c_append(sum, bytes);
         }
         let lease = self.lease.map_or(0, |lease| lease.0);
-        for number in [self.create_revision.0, self.mod_revision.0, self.version, lease as u64] {
+        for number in [
+            self.create_revision.0,
+            self.mod_revision.0,
+            self.version,
+            lease as u64,
+        ] {
             sum = crc32c::crc32c_append(sum, &number.to_le_bytes());
         }
         sum
     }
-}
-
-/// Which keys a range, watch or export covers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyRange {
-    /// Exactly this key.
-    Key(Key),
-    /// Every key that starts with these bytes; empty means every key.
-    Prefix(Bytes),
-    /// `start <= key < end`.
-    Between {
-        /// First key that is covered.
-        start: Key,
-        /// First key that is not covered.
-        end: Key,
-    },
 }
 
 /// Reads keys at one revision.
@@ -195,8 +202,7 @@ pub struct WatchRequest {
 pub enum EventKind {
     /// Created or updated.
     Put,
-    /// Deleted, or expired with its lease. `current` holds the key, an empty value and the
-    /// deletion's revision as `mod_revision`.
+    /// Deleted, or expired with its lease. `current` is a [`KeyValue::tombstone`].
     Delete,
 }
 
@@ -245,7 +251,7 @@ pub struct StoreStatus {
     pub backend: String,
     /// Newest local revision.
     pub revision: Revision,
-    /// Oldest revision that can be read is the one after this.
+    /// The last compaction: the oldest revision that can still be read; 0 when there was none.
     pub compact_revision: Revision,
     /// Bytes on disk (0 for stores in memory).
     pub size_bytes: u64,

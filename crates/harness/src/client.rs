@@ -43,7 +43,11 @@ pub fn find_kubectls() -> Vec<Client> {
         if let Some(version) = version(&path, &["version", "--client", "-o", "json"], "gitVersion")
             && !found.iter().any(|client| client.version == version)
         {
-            found.push(Client { kind: ClientKind::Kubectl, path, version });
+            found.push(Client {
+                kind: ClientKind::Kubectl,
+                path,
+                version,
+            });
         }
     }
     found
@@ -52,10 +56,18 @@ pub fn find_kubectls() -> Vec<Client> {
 /// The etcdctl on the path.
 pub fn find_etcdctl() -> Option<Client> {
     let path = on_path("etcdctl")?;
-    let output = Command::new(&path).arg("version").env("ETCDCTL_API", "3").output().ok()?;
+    let output = Command::new(&path)
+        .arg("version")
+        .env("ETCDCTL_API", "3")
+        .output()
+        .ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let version = text.lines().next()?.rsplit(' ').next()?.to_owned();
-    Some(Client { kind: ClientKind::Etcdctl, path, version })
+    Some(Client {
+        kind: ClientKind::Etcdctl,
+        path,
+        version,
+    })
 }
 
 impl Client {
@@ -72,7 +84,12 @@ impl Client {
     }
 
     /// As [`Client::kubectl`]; the standard output of a run that must succeed.
-    pub fn kubectl_ok(&self, kubeconfig: &Path, scratch: &Path, arguments: &[&str]) -> Result<String> {
+    pub fn kubectl_ok(
+        &self,
+        kubeconfig: &Path,
+        scratch: &Path,
+        arguments: &[&str],
+    ) -> Result<String> {
         let output = self.kubectl(kubeconfig, scratch, arguments)?;
         if !output.status.success() {
             bail!(

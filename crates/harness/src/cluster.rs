@@ -23,7 +23,9 @@ impl Subnet {
     pub fn fresh() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let process = std::process::id() as u16;
-        let number = process.wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let number = process
+            .wrapping_mul(61)
+            .wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
         let [a, b] = number.to_be_bytes();
         Self([127, 64 | (a & 0x7f), b])
     }
@@ -70,7 +72,10 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster without nodes.
     pub fn new(options: ClusterOptions) -> Self {
-        Self { options, nodes: Vec::new() }
+        Self {
+            options,
+            nodes: Vec::new(),
+        }
     }
 
     /// The options it was made with.
@@ -95,7 +100,9 @@ impl Cluster {
 
     /// Kubeconfig that server `number` writes.
     pub fn kubeconfig(&self, number: u8) -> PathBuf {
-        self.options.scratch.join(format!("kubeconfig-{number}.yaml"))
+        self.options
+            .scratch
+            .join(format!("kubeconfig-{number}.yaml"))
     }
 
     /// The command that starts server `number`, without founding or joining.
@@ -229,10 +236,15 @@ impl Cluster {
                 return true;
             }
             self.kubeconfig(number).exists()
-                && self.status(number).is_ok_and(|status| status["writable"] == true)
+                && self
+                    .status(number)
+                    .is_ok_and(|status| status["writable"] == true)
         });
         if let Some(status) = died {
-            bail!("server {number} ended with {status}:\n{}", self.log_tail(number));
+            bail!(
+                "server {number} ended with {status}:\n{}",
+                self.log_tail(number)
+            );
         }
         waited.with_context(|| self.log_tail(number))?;
         Ok(start.elapsed())

@@ -32,7 +32,11 @@ impl Process {
             .stderr(file)
             .spawn()
             .with_context(|| format!("cannot start {:?}", command.get_program()))?;
-        Ok(Self { child, log: log.to_owned(), exited: None })
+        Ok(Self {
+            child,
+            log: log.to_owned(),
+            exited: None,
+        })
     }
 
     /// The process id.
@@ -47,7 +51,9 @@ impl Process {
 
     /// Everything it printed, and what earlier processes appended to the same log.
     pub fn log(&self) -> String {
-        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// The exit status if it has ended.
@@ -60,9 +66,11 @@ impl Process {
 
     /// Waits for its end.
     pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
-        wait_for(&format!("the end of process {}", self.id()), deadline, || {
-            self.try_wait().is_some()
-        })?;
+        wait_for(
+            &format!("the end of process {}", self.id()),
+            deadline,
+            || self.try_wait().is_some(),
+        )?;
         self.exited.context("the process has ended")
     }
 
@@ -101,8 +109,11 @@ impl Process {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).ok()?;
         // The command name in parentheses may hold spaces; fields 14 and 15 are counted after it.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-        Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
+        let ticks: u64 =
+            fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+        Some(Duration::from_millis(
+            ticks * 1000 / rustix::param::clock_ticks_per_second(),
+        ))
     }
 }
 

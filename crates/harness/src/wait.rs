@@ -36,7 +36,9 @@ pub fn wait_for_value<T>(
         match attempt() {
             Ok(value) => return Ok(value),
             Err(error) if start.elapsed() > deadline => {
-                return Err(error.context(format!("timed out after {deadline:?} waiting for {what}")));
+                return Err(
+                    error.context(format!("timed out after {deadline:?} waiting for {what}"))
+                );
             }
             Err(_) => thread::sleep(POLL),
         }

@@ -9,8 +9,10 @@
 //! This crate does not know what a command means.
 
 mod api;
+mod node;
 
 pub use api::{
     AppliedBatch, Error, LeaderQuery, LogPosition, NodeConfig, NodeStatus, Peer, PeerRole, PeerStatus,
     Result, SnapshotSource, StartMode, StateMachine,
 };
+pub use node::{Leadership, RaftNode};

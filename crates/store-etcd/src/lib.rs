@@ -1,1 +1,4 @@
-//! store-etcd
+//! Embedded etcd: MVCC on Raft, and the etcd v3 API.
+
+pub mod proto;
+pub mod state;

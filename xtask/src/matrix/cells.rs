@@ -15,16 +15,33 @@ impl Cell {
     }
 
     pub(crate) fn cargo_arguments(&self) -> impl Iterator<Item = &'static str> {
-        ["test", "--locked", "--quiet"].into_iter().chain(self.arguments.iter().copied())
+        ["test", "--locked", "--quiet"]
+            .into_iter()
+            .chain(self.arguments.iter().copied())
     }
 }
 
 /// Every cell, quick ones first.
 pub(crate) fn all() -> Vec<Cell> {
-    let cell = |backend, topology, suite, arguments| Cell { backend, topology, suite, arguments };
+    let cell = |backend, topology, suite, arguments| Cell {
+        backend,
+        topology,
+        suite,
+        arguments,
+    };
     vec![
-        cell("-", "-", "unit and behaviour", &["--workspace", "--exclude", "trivet-cli"]),
+        cell(
+            "-",
+            "-",
+            "unit and behaviour",
+            &["--workspace", "--exclude", "trivet-cli"],
+        ),
         cell("-", "-", "command line", &["-p", "trivet-cli", "--bins"]),
-        cell("etcd", "1 and 3", "cluster scenarios", &["--release", "-p", "trivet-cli", "--test", "cluster"]),
+        cell(
+            "etcd",
+            "1 and 3",
+            "cluster scenarios",
+            &["--release", "-p", "trivet-cli", "--test", "cluster"],
+        ),
     ]
 }

@@ -41,14 +41,22 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn quick() -> Self {
-        Self { quick: true, ..Self::default() }
+        Self {
+            quick: true,
+            ..Self::default()
+        }
     }
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let cells: Vec<Cell> = cells::all()
         .into_iter()
-        .filter(|cell| options.only.as_ref().is_none_or(|text| cell.name().contains(text.as_str())))
+        .filter(|cell| {
+            options
+                .only
+                .as_ref()
+                .is_none_or(|text| cell.name().contains(text.as_str()))
+        })
         .collect();
     if options.list {
         for cell in &cells {
@@ -74,7 +82,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(path) = &options.json {
         fs::write(path, report::json(&rows, seed)?)?;
     }
-    let failed: Vec<&Row> = rows.iter().filter(|row| row.outcome != Outcome::Passed).collect();
+    let failed: Vec<&Row> = rows
+        .iter()
+        .filter(|row| row.outcome != Outcome::Passed)
+        .collect();
     if let Some(first) = failed.first() {
         bail!(
             "{} of {} cells failed; repeat the first with: cargo xtask test-matrix --only '{}' --seed {seed}",

@@ -71,7 +71,10 @@ pub(crate) fn print(rows: &[Row]) {
         }
     }
     let passed: u64 = rows.iter().map(|row| row.passed).sum();
-    let broken = rows.iter().filter(|row| row.outcome != Outcome::Passed && row.failed == 0).count();
+    let broken = rows
+        .iter()
+        .filter(|row| row.outcome != Outcome::Passed && row.failed == 0)
+        .count();
     let failed: u64 = rows.iter().map(|row| row.failed).sum::<u64>() + broken as u64;
     println!("\n{passed} passed, {failed} failed");
 }
@@ -91,7 +94,9 @@ pub(crate) fn json(rows: &[Row], seed: u64) -> Result<String> {
             })
         })
         .collect();
-    Ok(serde_json::to_string_pretty(&json!({ "seed": seed, "cells": rows }))?)
+    Ok(serde_json::to_string_pretty(
+        &json!({ "seed": seed, "cells": rows }),
+    )?)
 }
 
 #[cfg(test)]
@@ -100,7 +105,8 @@ mod tests {
 
     #[test]
     fn result_lines_are_counted() {
-        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out";
+        let line =
+            "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out";
         assert_eq!(parse_result(line), Some((12, 3)));
         assert_eq!(parse_result("running 3 tests"), None);
     }

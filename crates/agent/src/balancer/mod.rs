@@ -62,7 +62,10 @@ impl Balancer {
         rng: Arc<dyn Rng>,
     ) -> io::Result<Self> {
         let default = authority(server_url).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, format!("{server_url:?} names no host"))
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{server_url:?} names no host"),
+            )
         })?;
         let known = match state::load(&state_file, server_url) {
             Ok(known) => known,
@@ -109,7 +112,9 @@ impl Balancer {
         }
         let changed = {
             let rng = self.shared.rng.clone();
-            self.shared.lock().replace(addresses.clone(), &mut |bound| below(rng.as_ref(), bound))
+            self.shared
+                .lock()
+                .replace(addresses.clone(), &mut |bound| below(rng.as_ref(), bound))
         };
         if changed {
             tracing::info!(servers = ?addresses, "the list of servers changed");
@@ -128,7 +133,9 @@ impl Balancer {
 
 impl std::fmt::Debug for Balancer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Balancer").field("local", &self.local).finish_non_exhaustive()
+        f.debug_struct("Balancer")
+            .field("local", &self.local)
+            .finish_non_exhaustive()
     }
 }
 
@@ -142,7 +149,9 @@ impl Shared {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let places = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shared.stop.cancelled() => return,
@@ -201,12 +210,19 @@ async fn serve(mut client: TcpStream, shared: &Shared) {
 /// `host:port` of an `https://host[:port]` URL.
 pub(crate) fn authority(url: &str) -> Option<String> {
     let rest = url.strip_prefix("https://")?;
-    let authority = rest.split('/').next().filter(|authority| !authority.is_empty())?;
+    let authority = rest
+        .split('/')
+        .next()
+        .filter(|authority| !authority.is_empty())?;
     let has_port = match authority.rfind(']') {
         Some(end) => authority[end..].contains(':'),
         None => authority.contains(':'),
     };
-    Some(if has_port { authority.to_owned() } else { format!("{authority}:443") })
+    Some(if has_port {
+        authority.to_owned()
+    } else {
+        format!("{authority}:443")
+    })
 }
 
 /// A number below `bound` (which is small, so the modulo bias does not matter).
@@ -311,7 +327,10 @@ mod tests {
     fn authorities() {
         assert_eq!(authority("https://a:6443/x").as_deref(), Some("a:6443"));
         assert_eq!(authority("https://a").as_deref(), Some("a:443"));
-        assert_eq!(authority("https://[::1]:6443").as_deref(), Some("[::1]:6443"));
+        assert_eq!(
+            authority("https://[::1]:6443").as_deref(),
+            Some("[::1]:6443")
+        );
         assert_eq!(authority("https://[::1]").as_deref(), Some("[::1]:443"));
         assert_eq!(authority("http://a"), None);
         assert_eq!(authority("https:///x"), None);

@@ -17,7 +17,11 @@ pub(super) struct Servers {
 
 impl Servers {
     pub(super) fn new(default: String) -> Self {
-        Self { default, listed: Vec::new(), tokens: BTreeMap::new() }
+        Self {
+            default,
+            listed: Vec::new(),
+            tokens: BTreeMap::new(),
+        }
     }
 
     /// Every address to try, best first.
@@ -45,7 +49,11 @@ impl Servers {
             return false;
         }
         // Before the first list the configured server is the current one.
-        let current = self.listed.first().cloned().unwrap_or_else(|| self.default.clone());
+        let current = self
+            .listed
+            .first()
+            .cloned()
+            .unwrap_or_else(|| self.default.clone());
         for last in (1..new.len()).rev() {
             new.swap(last, random_below(last + 1));
         }

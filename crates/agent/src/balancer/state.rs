@@ -29,10 +29,16 @@ struct State {
 
 /// The addresses recorded for `server_url`; none when the file is for another URL or absent.
 pub(crate) fn load(path: &Path, server_url: &str) -> Result<Vec<String>, StateError> {
-    let fail = |source| StateError { path: path.to_owned(), source };
+    let fail = |source| StateError {
+        path: path.to_owned(),
+        source,
+    };
     match fs::metadata(path) {
         Ok(metadata) if metadata.len() > SIZE_LIMIT_BYTES => {
-            return Err(fail(io::Error::new(io::ErrorKind::InvalidData, "file is too large")));
+            return Err(fail(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "file is too large",
+            )));
         }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -44,12 +50,18 @@ pub(crate) fn load(path: &Path, server_url: &str) -> Result<Vec<String>, StateEr
         return Ok(Vec::new());
     }
     let addresses = state.server_addresses.unwrap_or_default();
-    Ok(addresses.into_iter().filter(|address| plausible(address)).collect())
+    Ok(addresses
+        .into_iter()
+        .filter(|address| plausible(address))
+        .collect())
 }
 
 /// Replaces the file atomically.
 pub(super) fn store(path: &Path, server_url: &str, addresses: &[String]) -> Result<(), StateError> {
-    let fail = |source| StateError { path: path.to_owned(), source };
+    let fail = |source| StateError {
+        path: path.to_owned(),
+        source,
+    };
     let state = State {
         server_url: server_url.to_owned(),
         server_addresses: Some(addresses.to_vec()),
@@ -65,7 +77,9 @@ fn plausible(address: &str) -> bool {
         && address.rsplit_once(':').is_some_and(|(host, port)| {
             !host.is_empty()
                 && port.parse::<u16>().is_ok()
-                && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:[]".contains(c))
+                && host
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-._:[]".contains(c))
         })
 }
 
@@ -93,8 +107,11 @@ mod tests {
         assert!(load(&path, "https://a").is_err());
         fs::write(&path, r#"{"ServerURL":"https://a","ServerAddresses":null}"#).unwrap();
         assert!(load(&path, "https://a").unwrap().is_empty());
-        fs::write(&path, r#"{"ServerURL":"https://a","ServerAddresses":["nonsense","a b:1","h:9"]}"#)
-            .unwrap();
+        fs::write(
+            &path,
+            r#"{"ServerURL":"https://a","ServerAddresses":["nonsense","a b:1","h:9"]}"#,
+        )
+        .unwrap();
         assert_eq!(load(&path, "https://a").unwrap(), ["h:9"]);
     }
 }

@@ -125,6 +125,18 @@ pub(crate) struct NetworkArgs {
     /// Recorded and compared between servers.
     #[arg(long, value_parser = boolish(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_default_value = true, hide_short_help = true)]
     pub(crate) disable_network_policy: bool,
+    /// Recorded and compared between servers.
+    #[arg(long, value_parser = boolish(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_default_value = true, hide_short_help = true)]
+    pub(crate) flannel_ipv6_masq: bool,
+    /// Recorded and compared between servers.
+    #[arg(long, value_parser = boolish(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_default_value = true, hide_short_help = true)]
+    pub(crate) flannel_external_ip: bool,
+    /// Recorded and compared between servers.
+    #[arg(long, value_parser = boolish(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_default_value = true, hide_short_help = true)]
+    pub(crate) embedded_registry: bool,
+    /// Recorded and compared between servers.
+    #[arg(long, value_parser = boolish(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_default_value = true, hide_short_help = true)]
+    pub(crate) supervisor_metrics: bool,
     /// Run no node on this server.
     #[arg(long, value_parser = boolish(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_default_value = true)]
     pub(crate) disable_agent: bool,

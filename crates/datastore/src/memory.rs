@@ -1,5 +1,0 @@
-//! The reference model.
-
-/// A store in memory.
-#[derive(Debug)]
-pub struct MemoryStore;

@@ -1,0 +1,247 @@
+//! One running member: node, state and the rules every service shares (deadlines, headers,
+//! waiting for a leader).
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use trivet_datastore::{LeaseId, Revision};
+use trivet_env::Env;
+use trivet_mvcc::TxnResult;
+use trivet_raft_node::{self as raft, Leadership, PeerRole, RaftNode};
+
+use crate::failure::Failure;
+use crate::limits::{DRAIN_TIMEOUT, MAX_REQUEST_BYTES, Timing};
+use crate::proto::etcdserverpb::ResponseHeader;
+use crate::service::wire;
+use crate::state::{Command, CommandError, Outcome, Response, Shared};
+
+/// Pause before another attempt when a leader is known but does not answer yet.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+pub(crate) struct Engine {
+    pub(crate) env: Env,
+    pub(crate) node: Arc<RaftNode>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) timing: Timing,
+    pub(crate) cluster_id: u64,
+    pub(crate) member_id: u64,
+    /// Announces the end.
+    pub(crate) stop: CancellationToken,
+    /// Proves it.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) leader_changes: AtomicU64,
+    leadership: watch::Receiver<Leadership>,
+    /// Once a voter, always a voter, until removed: saves asking for every request.
+    voter: AtomicBool,
+}
+
+/// What a member is built from.
+pub(crate) struct Parts {
+    pub(crate) env: Env,
+    pub(crate) node: Arc<RaftNode>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) timing: Timing,
+}
+
+impl Engine {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let Parts { env, node, shared, timing } = parts;
+        let status = node.status();
+        Arc::new(Self {
+            leadership: node.leadership(),
+            cluster_id: status.cluster_id,
+            member_id: status.local,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            leader_changes: AtomicU64::new(0),
+            voter: AtomicBool::new(false),
+            env,
+            node,
+            shared,
+            timing,
+        })
+    }
+
+    /// Replicates a command and reads its outcome.
+    pub(crate) async fn execute(&self, command: &Command) -> Result<(Revision, Response), Failure> {
+        let encoded = command.encode();
+        if encoded.len() > MAX_REQUEST_BYTES {
+            return Err(Failure::TooLarge { size_bytes: encoded.len() });
+        }
+        let answer = self.until_deadline(true, || self.node.propose(encoded.clone())).await?;
+        let outcome = Outcome::decode(answer).map_err(|error| Failure::Damaged(error.to_string()))?;
+        match outcome.result {
+            Ok(response) => Ok((outcome.revision, response)),
+            Err(CommandError::Refused(refused)) => Err(Failure::Refused(refused)),
+            Err(CommandError::Malformed) => {
+                Err(Failure::Damaged("the command arrived malformed at the state machine".to_owned()))
+            }
+        }
+    }
+
+    /// Replicates a transaction.
+    pub(crate) async fn transact(&self, txn: trivet_mvcc::Txn) -> Result<TxnResult, Failure> {
+        match self.execute(&Command::Txn(txn)).await? {
+            (_, Response::Txn(result)) => Ok(result),
+            (_, other) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Creates a lease of at least the shortest length; the id is chosen here unless given.
+    pub(crate) async fn grant_lease(
+        &self,
+        id: Option<LeaseId>,
+        ttl_seconds: i64,
+    ) -> Result<(Revision, LeaseId, i64), Failure> {
+        let ttl_s = ttl_seconds.max(self.timing.min_lease_seconds).unsigned_abs();
+        loop {
+            let chosen = id.unwrap_or_else(|| self.random_lease_id());
+            match self.execute(&Command::LeaseGrant { id: chosen, ttl_s }).await {
+                Ok((revision, Response::LeaseGranted { id, ttl_s })) => {
+                    return Ok((revision, id, i64::try_from(ttl_s).unwrap_or(i64::MAX)));
+                }
+                Ok((_, other)) => return Err(unexpected(&other)),
+                // Chosen at random and taken: once in 2^63 attempts.
+                Err(Failure::Refused(trivet_mvcc::Error::LeaseExists)) if id.is_none() => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// A positive number that is as good as unique.
+    fn random_lease_id(&self) -> LeaseId {
+        LeaseId(((self.env.rng.next_u64() >> 1) as i64).max(1))
+    }
+
+    /// Waits until everything acknowledged anywhere before the call is applied here.
+    pub(crate) async fn barrier(&self) -> Result<(), Failure> {
+        self.until_deadline(false, || self.node.read_index()).await
+    }
+
+    /// Asks the leader.
+    pub(crate) async fn ask_leader(&self, question: Bytes) -> Result<Bytes, Failure> {
+        self.until_deadline(false, || self.node.ask_leader(question.clone())).await
+    }
+
+    /// Runs an operation of the node until it gets through or the request's time is over.
+    /// Attempts for want of a leader are repeated: they had no effect. `writes` says whether an
+    /// attempt that is cut short may have one.
+    async fn until_deadline<T, F>(&self, writes: bool, mut attempt: impl FnMut() -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = raft::Result<T>>,
+    {
+        let deadline = Instant::now() + self.timing.request;
+        // Whether the last attempt is over, and is known to have had no effect.
+        let mut nothing_happened = false;
+        let outcome = timeout_at(deadline, async {
+            loop {
+                nothing_happened = !writes;
+                match attempt().await {
+                    Err(raft::Error::NoLeader { .. }) => {
+                        nothing_happened = true;
+                        self.some_leader().await;
+                    }
+                    Err(raft::Error::Unknown(_)) if !writes => tokio::time::sleep(RETRY_PAUSE).await,
+                    outcome => return outcome,
+                }
+            }
+        })
+        .await;
+        match outcome {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(Failure::Raft(error)),
+            Err(_) if nothing_happened && !self.has_leader() => {
+                Err(Failure::Raft(raft::Error::NoLeader { last_leader: None }))
+            }
+            Err(_) => Err(Failure::TimedOut { may_have_happened: writes && !nothing_happened }),
+        }
+    }
+
+    /// Waits a little, and then until a leader is known.
+    async fn some_leader(&self) {
+        tokio::time::sleep(RETRY_PAUSE).await;
+        let mut leadership = self.leadership.clone();
+        // An error means that the node is gone; the next attempt says so.
+        let _ = leadership.wait_for(|now| now.leader.is_some()).await;
+    }
+
+    /// Returns when there was no leader for as long as a `hasleader` stream may go without.
+    pub(crate) async fn leaderless(&self) {
+        let mut leadership = self.leadership.clone();
+        loop {
+            if leadership.wait_for(|now| now.leader.is_none()).await.is_err() {
+                return;
+            }
+            let returned = leadership.wait_for(|now| now.leader.is_some());
+            if tokio::time::timeout(self.timing.no_leader, returned).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The header of a response built now.
+    pub(crate) fn header(&self) -> ResponseHeader {
+        self.header_at(self.shared.revision())
+    }
+
+    /// The header of a response that shows this revision.
+    pub(crate) fn header_at(&self, revision: Revision) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.cluster_id,
+            member_id: self.member_id,
+            revision: wire(revision),
+            raft_term: self.leadership.borrow().term,
+        }
+    }
+
+    /// The header of membership responses, which carry no revision.
+    pub(crate) fn header_without_revision(&self) -> ResponseHeader {
+        self.header_at(Revision(0))
+    }
+
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    pub(crate) fn has_leader(&self) -> bool {
+        self.leadership.borrow().leader.is_some()
+    }
+
+    /// Whether this member does not vote (yet).
+    pub(crate) fn is_learner(&self) -> bool {
+        if self.voter.load(Ordering::Relaxed) {
+            return false;
+        }
+        let status = self.node.status();
+        let voter =
+            status.peers.iter().any(|peer| peer.peer.id == self.member_id && peer.role == PeerRole::Voter);
+        self.voter.store(voter, Ordering::Relaxed);
+        !voter
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Ends listeners, streams and background work, then the node. Idempotent.
+    pub(crate) async fn shutdown(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("client connections are still open; they are cut off");
+        }
+        self.node.shutdown().await;
+    }
+}
+
+/// The state machine answered something that does not belong to the question.
+pub(crate) fn unexpected(response: &Response) -> Failure {
+    Failure::Damaged(format!("unexpected answer of the state machine: {response:?}"))
+}

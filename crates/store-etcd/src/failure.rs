@@ -1,0 +1,111 @@
+//! Why an operation of a member did not succeed, before it is put into words for etcd clients
+//! or for the control plane.
+
+use std::time::Duration;
+
+use trivet_datastore::{Effect, Error};
+use trivet_mvcc as mvcc;
+use trivet_raft_node as raft;
+
+use crate::limits::MAX_REQUEST_BYTES;
+use crate::service::Refusal;
+use crate::state::ReadError;
+
+/// What a caller that finds no leader should wait before it tries again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The node could not do it.
+    #[error(transparent)]
+    Raft(#[from] raft::Error),
+    /// The time for a request is over.
+    #[error("the request timed out")]
+    TimedOut {
+        /// Whether a write may have taken effect.
+        may_have_happened: bool,
+    },
+    /// The state does not allow it; nothing happened.
+    #[error(transparent)]
+    Refused(#[from] mvcc::Error),
+    /// The encoded command is larger than the log takes.
+    #[error("the request has {size_bytes} bytes, the limit is {MAX_REQUEST_BYTES}")]
+    TooLarge {
+        /// Size of the command.
+        size_bytes: usize,
+    },
+    /// Stored or replicated data does not read back.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Refused(refused) => Self::Refused(refused),
+            ReadError::Damaged(what) => Self::Damaged(what),
+        }
+    }
+}
+
+impl From<mvcc::Invalid> for Failure {
+    fn from(invalid: mvcc::Invalid) -> Self {
+        Self::Refused(mvcc::Error::Invalid(invalid))
+    }
+}
+
+impl From<&Failure> for Refusal {
+    fn from(failure: &Failure) -> Self {
+        match failure {
+            Failure::Raft(error) => Self::from(error),
+            Failure::TimedOut { .. } => Self::TimedOut,
+            Failure::Refused(error) => Self::from(error),
+            Failure::TooLarge { .. } => Self::RequestTooLarge,
+            Failure::Damaged(_) => Self::Corrupt,
+        }
+    }
+}
+
+impl From<Failure> for tonic::Status {
+    fn from(failure: Failure) -> Self {
+        if let Failure::Damaged(what) = &failure {
+            tracing::error!(what, "the store is damaged");
+        }
+        Refusal::from(&failure).into()
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let unavailable = |reason: String, effect| Self::Unavailable {
+            reason,
+            retry_after: Some(RETRY_AFTER),
+            effect,
+        };
+        match failure {
+            Failure::Raft(raft::Error::Storage(what)) | Failure::Damaged(what) => Self::Corrupt(what),
+            Failure::Raft(error @ (raft::Error::Unknown(_) | raft::Error::Stopped)) => {
+                unavailable(error.to_string(), Effect::Unknown)
+            }
+            Failure::Raft(raft::Error::Refused(what)) => Self::Invalid(what),
+            Failure::Raft(error) => unavailable(error.to_string(), Effect::None),
+            Failure::TimedOut { may_have_happened } => unavailable(
+                "the request timed out".to_owned(),
+                if may_have_happened { Effect::Unknown } else { Effect::None },
+            ),
+            Failure::Refused(mvcc::Error::Compacted { compact_revision }) => {
+                Self::Compacted { compact_revision }
+            }
+            Failure::Refused(mvcc::Error::FutureRevision { requested, current }) => {
+                Self::FutureRevision { requested, current }
+            }
+            Failure::Refused(mvcc::Error::LeaseNotFound) => Self::LeaseNotFound,
+            Failure::Refused(
+                error @ (mvcc::Error::LeaseExists | mvcc::Error::KeyNotFound | mvcc::Error::Invalid(_)),
+            ) => Self::Invalid(error.to_string()),
+            Failure::TooLarge { size_bytes } => {
+                Self::TooLarge { size_bytes: size_bytes as u64, limit_bytes: MAX_REQUEST_BYTES as u64 }
+            }
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The etcd v3 gRPC services.
+//!
+//! [`front`] sorts requests, one module per service answers them, [`convert`] and [`status`]
+//! translate between the wire and the algebra.
+
+mod cluster;
+mod convert;
+mod front;
+mod kv;
+mod lease;
+mod listen;
+mod maintenance;
+mod status;
+mod watch;
+mod watch_stream;
+
+pub(crate) use cluster::{ClusterService, learner_is_ready};
+pub(crate) use convert::wire;
+pub(crate) use front::Front;
+pub(crate) use kv::KvService;
+pub(crate) use lease::LeaseService;
+pub(crate) use listen::Listener;
+pub(crate) use maintenance::MaintenanceService;
+pub(crate) use status::Refusal;
+pub(crate) use watch::WatchService;
+
+use std::pin::Pin;
+
+use futures_core::Stream;
+use tonic::{Request, Status};
+
+/// A stream of responses.
+pub(crate) type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Whether the caller wants its stream to end when there is no leader.
+fn requires_leader<T>(request: &Request<T>) -> bool {
+    request.metadata().get("hasleader").is_some_and(|value| value.as_bytes() == b"true")
+}

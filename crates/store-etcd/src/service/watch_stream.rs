@@ -1,0 +1,392 @@
+//! One watch stream: its watches, the order of what is sent, and what progress may be told.
+//!
+//! Everything is sent by one task, so a `created` comes before the first event of its watch,
+//! fragments stay together, and a stream-wide progress notification stands behind every event
+//! up to its revision.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use prost::Message;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tonic::{Status, Streaming};
+use trivet_datastore::{Revision, WatchBatch};
+use trivet_mvcc::KeyRange;
+
+use super::convert;
+use super::front::oversized;
+use super::status::Refusal;
+use crate::engine::Engine;
+use crate::limits::{MAX_WATCHES_PER_STREAM, WATCH_FRAGMENT_BYTES};
+use crate::proto::etcdserverpb as pb;
+use crate::proto::mvccpb;
+use crate::state::{WatchError, WatchOp, Watcher};
+
+/// The id in responses that belong to no watch.
+const NO_WATCH: i64 = -1;
+
+/// Ends the stream: the client is gone, or with a status for it.
+type End = Option<Status>;
+
+pub(super) struct WatchStream<'a> {
+    engine: &'a Engine,
+    inbound: Streaming<pb::WatchRequest>,
+    out: &'a mpsc::Sender<Result<pb::WatchResponse, Status>>,
+    watches: HashMap<i64, Watch>,
+    /// One future per watch; it owns the watcher and gives it back with what happened.
+    waiting: FuturesUnordered<Pin<Box<dyn Future<Output = Turn> + Send>>>,
+    next_id: i64,
+}
+
+/// What the stream knows about a watch while its watcher waits.
+struct Watch {
+    /// Makes the watch's future return its watcher.
+    poke: Arc<Notify>,
+    progress_notify: bool,
+    fragment: bool,
+    /// Whether something was sent since the last tick of the progress clock.
+    active: bool,
+}
+
+/// What a watch's future came back with.
+struct Turn {
+    id: i64,
+    watcher: Watcher,
+    poke: Arc<Notify>,
+    /// `None`: it was poked.
+    outcome: Option<Result<WatchBatch, WatchError>>,
+}
+
+impl<'a> WatchStream<'a> {
+    pub(super) fn new(
+        engine: &'a Engine,
+        inbound: Streaming<pb::WatchRequest>,
+        out: &'a mpsc::Sender<Result<pb::WatchResponse, Status>>,
+    ) -> Self {
+        Self { engine, inbound, out, watches: HashMap::new(), waiting: FuturesUnordered::new(), next_id: 0 }
+    }
+
+    /// Serves until the client half-closes or goes away.
+    pub(super) async fn run(mut self) -> Result<(), Status> {
+        let period = self.engine.timing.watch_progress;
+        let mut progress = interval_at(Instant::now() + period, period);
+        progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let step = tokio::select! {
+                request = self.inbound.message() => match request {
+                    Ok(Some(request)) => self.request(request).await,
+                    Ok(None) => return Ok(()),
+                    Err(status) => return Err(oversized(&status).unwrap_or(status)),
+                },
+                Some(turn) = self.waiting.next() => self.turn(turn).await,
+                _ = progress.tick() => self.tick().await,
+            };
+            match step {
+                Ok(()) => {}
+                Err(Some(status)) => return Err(status),
+                Err(None) => return Ok(()),
+            }
+        }
+    }
+
+    async fn request(&mut self, request: pb::WatchRequest) -> Result<(), End> {
+        use pb::watch_request::RequestUnion;
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
+            Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id).await,
+            Some(RequestUnion::ProgressRequest(_)) => self.progress().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn create(&mut self, request: pb::WatchCreateRequest) -> Result<(), End> {
+        use pb::watch_create_request::FilterType;
+        // An empty key means the first of all keys.
+        let key = if request.key.is_empty() { bytes::Bytes::from_static(b"\0") } else { request.key };
+        let range = KeyRange::from_wire(key, request.range_end);
+        if matches!(&range, KeyRange::Between { start, end } if start >= end) {
+            return self.refuse("mvcc: watcher range is empty").await;
+        }
+        if request.start_revision < 0 {
+            return self.refuse(Refusal::Compacted.text()).await;
+        }
+        if self.watches.len() >= MAX_WATCHES_PER_STREAM {
+            return self.refuse(Refusal::TooManyRequests.text()).await;
+        }
+        if request.watch_id != 0 && self.watches.contains_key(&request.watch_id) {
+            return self.refuse("mvcc: duplicate watch ID provided on the WatchStream").await;
+        }
+        let id = if request.watch_id == 0 { self.free_id() } else { request.watch_id };
+        let filtered = |kind: FilterType| request.filters.contains(&kind.into());
+        let watcher = self.engine.shared.watch(WatchOp {
+            range,
+            start: (request.start_revision > 0).then_some(Revision(request.start_revision.unsigned_abs())),
+            no_put: filtered(FilterType::Noput),
+            no_delete: filtered(FilterType::Nodelete),
+            previous: request.prev_kv,
+        });
+        let created = pb::WatchResponse {
+            header: Some(self.engine.header_at(watcher.opened_at())),
+            watch_id: id,
+            created: true,
+            ..Default::default()
+        };
+        let poke = Arc::new(Notify::new());
+        self.watches.insert(
+            id,
+            Watch {
+                poke: poke.clone(),
+                progress_notify: request.progress_notify,
+                fragment: request.fragment,
+                active: true,
+            },
+        );
+        self.send(created).await?;
+        self.wait(id, watcher, poke);
+        Ok(())
+    }
+
+    /// The next id counting from 0 that no watch of the stream has.
+    fn free_id(&mut self) -> i64 {
+        while self.watches.contains_key(&self.next_id) {
+            self.next_id += 1;
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    /// Answers a create request that makes no watch.
+    async fn refuse(&self, reason: &str) -> Result<(), End> {
+        self.send(pb::WatchResponse {
+            header: Some(self.engine.header()),
+            watch_id: NO_WATCH,
+            created: true,
+            canceled: true,
+            cancel_reason: reason.to_owned(),
+            ..Default::default()
+        })
+        .await
+    }
+
+    async fn cancel(&mut self, id: i64) -> Result<(), End> {
+        // An unknown id is not answered.
+        let Some(watch) = self.watches.remove(&id) else { return Ok(()) };
+        watch.poke.notify_one();
+        self.send(pb::WatchResponse {
+            header: Some(self.engine.header()),
+            watch_id: id,
+            canceled: true,
+            ..Default::default()
+        })
+        .await
+    }
+
+    /// Lets a watcher wait for its next events.
+    fn wait(&self, id: i64, mut watcher: Watcher, poke: Arc<Notify>) {
+        self.waiting.push(Box::pin(async move {
+            let outcome = tokio::select! {
+                biased;
+                () = poke.notified() => None,
+                outcome = watcher.next() => Some(outcome),
+            };
+            Turn { id, watcher, poke, outcome }
+        }));
+    }
+
+    async fn turn(&mut self, turn: Turn) -> Result<(), End> {
+        if let Some((id, watcher, poke)) = self.settle(turn).await? {
+            self.wait(id, watcher, poke);
+        }
+        Ok(())
+    }
+
+    /// Sends what a watch came back with; gives the watcher back if the watch goes on.
+    async fn settle(&mut self, turn: Turn) -> Result<Option<(i64, Watcher, Arc<Notify>)>, End> {
+        let Turn { id, watcher, poke, outcome } = turn;
+        // Cancelled meanwhile, and perhaps the id is in use again.
+        if !self.watches.get(&id).is_some_and(|watch| Arc::ptr_eq(&watch.poke, &poke)) {
+            return Ok(None);
+        }
+        let goes_on = match outcome {
+            None => true,
+            Some(outcome) => self.deliver(id, outcome).await?,
+        };
+        Ok(goes_on.then_some((id, watcher, poke)))
+    }
+
+    /// Sends one batch, or the end of the watch; says whether it goes on.
+    async fn deliver(&mut self, id: i64, outcome: Result<WatchBatch, WatchError>) -> Result<bool, End> {
+        match outcome {
+            Ok(batch) => {
+                let Some(watch) = self.watches.get_mut(&id) else { return Ok(false) };
+                watch.active = true;
+                let fragment = watch.fragment;
+                self.events(id, batch, fragment).await?;
+                Ok(true)
+            }
+            Err(WatchError::Compacted { compact_revision }) => {
+                self.watches.remove(&id);
+                self.send(pb::WatchResponse {
+                    header: Some(self.engine.header_without_revision()),
+                    watch_id: id,
+                    canceled: true,
+                    compact_revision: convert::wire(compact_revision),
+                    ..Default::default()
+                })
+                .await?;
+                Ok(false)
+            }
+            Err(WatchError::Closed) => Err(Some(Refusal::Stopped.into())),
+            Err(WatchError::Damaged(what)) => {
+                tracing::error!(what, "a watch met damaged data");
+                Err(Some(Refusal::Corrupt.into()))
+            }
+        }
+    }
+
+    async fn events(&self, id: i64, batch: WatchBatch, fragment: bool) -> Result<(), End> {
+        let mut response = pb::WatchResponse {
+            header: Some(self.engine.header_at(batch.revision)),
+            watch_id: id,
+            events: batch.events.into_iter().map(convert::event).collect(),
+            ..Default::default()
+        };
+        if !fragment || response.events.len() < 2 || response.encoded_len() < WATCH_FRAGMENT_BYTES {
+            return self.send(response).await;
+        }
+        let mut pieces = cut(std::mem::take(&mut response.events)).into_iter().peekable();
+        while let Some(events) = pieces.next() {
+            let fragment = pieces.peek().is_some();
+            self.send(pb::WatchResponse { events, fragment, ..response.clone() }).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes every watcher in, delivers what is there, and says for each how far it came:
+    /// everything up to that revision was sent. `None` for one that has not reached its start.
+    async fn gather(&mut self) -> Result<Vec<(i64, Watcher, Arc<Notify>, Option<Revision>)>, End> {
+        for watch in self.watches.values() {
+            watch.poke.notify_one();
+        }
+        let mut watchers = Vec::with_capacity(self.watches.len());
+        while let Some(turn) = self.waiting.next().await {
+            // Poked ones look at the poke first, so none keeps it for later.
+            if let Some(watcher) = self.settle(turn).await? {
+                watchers.push(watcher);
+            }
+        }
+        let target = self.engine.shared.revision();
+        let mut gathered = Vec::with_capacity(watchers.len());
+        'watches: for (id, mut watcher, poke) in watchers {
+            loop {
+                let outcome = match watcher.ready().await {
+                    Ok(None) => break,
+                    Ok(Some(batch)) => Ok(batch),
+                    Err(error) => Err(error),
+                };
+                if !self.deliver(id, outcome).await? {
+                    continue 'watches;
+                }
+            }
+            let reached = watcher.start() <= target && watcher.position() >= target;
+            gathered.push((id, watcher, poke, reached.then_some(target)));
+        }
+        Ok(gathered)
+    }
+
+    /// Answers a progress request: one notification for the whole stream, or nothing.
+    async fn progress(&mut self) -> Result<(), End> {
+        if self.watches.is_empty() {
+            return Ok(());
+        }
+        let gathered = self.gather().await?;
+        let all = gathered.iter().map(|(.., reached)| *reached).min().flatten();
+        for (id, watcher, poke, _) in gathered {
+            self.wait(id, watcher, poke);
+        }
+        match all {
+            Some(revision) => self.notify(NO_WATCH, revision).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Tells idle watches that asked for it how far they are.
+    async fn tick(&mut self) -> Result<(), End> {
+        let idle = |watch: &Watch| watch.progress_notify && !watch.active;
+        let due: Vec<i64> =
+            self.watches.iter().filter(|(_, watch)| idle(watch)).map(|(id, _)| *id).collect();
+        for watch in self.watches.values_mut() {
+            watch.active = false;
+        }
+        if due.is_empty() {
+            return Ok(());
+        }
+        for (id, watcher, poke, reached) in self.gather().await? {
+            self.wait(id, watcher, poke);
+            // One that was idle until now may have had something to deliver just then.
+            let still_idle = self.watches.get(&id).is_some_and(|watch| !watch.active);
+            if let Some(revision) = reached.filter(|_| still_idle && due.contains(&id)) {
+                self.notify(id, revision).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn notify(&self, id: i64, revision: Revision) -> Result<(), End> {
+        self.send(pb::WatchResponse {
+            header: Some(self.engine.header_at(revision)),
+            watch_id: id,
+            ..Default::default()
+        })
+        .await
+    }
+
+    async fn send(&self, response: pb::WatchResponse) -> Result<(), End> {
+        self.out.send(Ok(response)).await.map_err(|_| None)
+    }
+}
+
+/// Cuts events into pieces below the limit, each with one event at least.
+fn cut(events: Vec<mvccpb::Event>) -> Vec<Vec<mvccpb::Event>> {
+    let mut pieces = vec![Vec::new()];
+    let mut size = 0;
+    for event in events {
+        // Tag and length take at most 6 bytes for events of a size that fits in a message.
+        let event_size = event.encoded_len() + 6;
+        let last = pieces.len() - 1;
+        if size + event_size > WATCH_FRAGMENT_BYTES && !pieces[last].is_empty() {
+            pieces.push(vec![event]);
+            size = event_size;
+        } else {
+            pieces[last].push(event);
+            size += event_size;
+        }
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fragments_keep_order_and_stay_below_the_limit() {
+        let event = |n: u8| mvccpb::Event {
+            kv: Some(mvccpb::KeyValue { value: vec![n; 600_000].into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let pieces = cut((0..10).map(event).collect());
+        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 3, 1]);
+        let order: Vec<u8> = pieces
+            .iter()
+            .flatten()
+            .filter_map(|event| event.kv.as_ref()?.value.first().copied())
+            .collect();
+        assert_eq!(order, (0..10).collect::<Vec<u8>>());
+    }
+}
