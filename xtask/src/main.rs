@@ -1,6 +1,7 @@
 //! Project automation. `cargo xtask --help` lists the commands.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // its output is its purpose
 
+mod bench;
 mod build;
 mod ci;
 mod demo;
@@ -20,6 +21,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure beside the real peer, as ratios in one run.
+    Bench(bench::Options),
     /// Build, then run three servers and an agent on this machine until Ctrl-C.
     Demo(demo::Options),
     /// Build and run every test: one table at the end.
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(options) => demo::run(&options),
         Command::TestMatrix(options) => matrix::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Ci => ci::run(),
         Command::Tidy => tidy::run(),
     };

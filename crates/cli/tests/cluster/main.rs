@@ -1,0 +1,16 @@
+//! Clusters of real processes, driven by real clients: the promises of the README.
+//!
+//! Each scenario has addresses and directories of its own in 127.0.0.0/8 and may run beside the
+//! others; they run one at a time all the same, because a small machine cannot hold several
+//! clusters to their deadlines.
+
+mod agents;
+mod api;
+mod boot;
+mod exercise;
+mod failover;
+mod guard;
+mod join_failures;
+mod kubectl;
+mod quorum;
+mod support;
