@@ -69,7 +69,7 @@ pub(crate) fn negotiate(headers: &HeaderMap, offer: Offer) -> Result<Form, Statu
             }
         }
     }
-    if seen { Err(Status::not_acceptable()) } else { Ok(Form::JSON) }
+    if seen { Err(Status::not_acceptable(&["application/json", "application/yaml"])) } else { Ok(Form::JSON) }
 }
 
 fn clause_form(clause: &str, offer: Offer) -> Option<Form> {

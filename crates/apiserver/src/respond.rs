@@ -64,7 +64,7 @@ impl Presentation {
             columns,
             version,
         };
-        table(self.info, items, options)
+        table(self.info, items.iter().copied(), &options)
     }
 
     /// One object.
@@ -89,7 +89,7 @@ impl Presentation {
         let borrowed: Vec<&Value> = values.iter().collect();
         let list = match self.form.shape {
             Shape::Table(version) => self.table(&borrowed, meta.value(), true, version),
-            Shape::Partial(version) => partial::partial_list(&borrowed, meta.value(), version),
+            Shape::Partial(version) => partial::partial_list(values.iter(), &meta.value(), version),
             Shape::Object | Shape::Discovery(_) => {
                 let mut items = values;
                 for item in items.iter_mut().filter_map(Value::as_object_mut) {

@@ -22,7 +22,9 @@ pub struct RealClock {
 
 impl Default for RealClock {
     fn default() -> Self {
-        Self { origin: tokio::time::Instant::now() }
+        Self {
+            origin: tokio::time::Instant::now(),
+        }
     }
 }
 

@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn generated_names() {
-        assert_eq!(generate_name_suffix(&[0, 26, 27, 255, 1]), "b9bmc");
+        assert_eq!(generate_name_suffix(&[0, 26, 27, 255, 1]), "b9bqc");
         assert_eq!(generated_name(&"x".repeat(80), &[0; 5]).len(), 63);
         assert_eq!(uid_from_random([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
     }

@@ -270,6 +270,11 @@ impl Status {
         )
     }
 
+    /// 413 for another reason than the body's size.
+    pub fn request_too_large(message: impl Into<String>) -> Self {
+        Self::failure(413, "RequestEntityTooLarge", message)
+    }
+
     /// 410 with reason Expired: the requested version is compacted.
     pub fn expired(message: impl Into<String>) -> Self {
         Self::failure(410, "Expired", message)

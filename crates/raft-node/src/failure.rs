@@ -47,6 +47,11 @@ impl Failure {
         Self { stop: watch::Sender::new(None), token }
     }
 
+    /// Cancelled when the node stops, whatever the reason.
+    pub(crate) fn token(&self) -> CancellationToken {
+        self.token.clone()
+    }
+
     /// A final failure. Safe to call from any thread.
     pub(crate) fn set(&self, reason: &dyn fmt::Display) {
         self.stop(Stop::Failed(reason.to_string()));

@@ -9,7 +9,20 @@
 //! This crate does not know what a command means.
 
 mod api;
+mod batch;
+mod consensus;
+mod failure;
+mod join;
+mod membership;
 mod node;
+mod peers;
+mod propose;
+mod service;
+mod shared;
+mod start;
+mod tasks;
+#[doc(hidden)]
+pub mod testing;
 
 pub use api::{
     AppliedBatch, Error, LeaderQuery, LogPosition, NodeConfig, NodeStatus, Peer, PeerRole, PeerStatus,

@@ -3,9 +3,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use openraft::Instant as _;
+use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
-use crate::api::{Error, LeaderQuery, NodeConfig, NodeStatus, Peer, Result, StateMachine};
+use crate::api::{
+    Error, LeaderQuery, NodeConfig, NodeStatus, Peer, PeerRole, PeerStatus, Result, StateMachine,
+};
+use crate::failure::Stop;
+use crate::membership::{change, peer_to_proto};
+use crate::peers::PeerTransport;
+use crate::peers::client::GrpcTransport;
+use crate::peers::proto::change::Kind;
+use crate::shared::Shared;
+use crate::start;
+use crate::tasks::Retention;
 
 /// Who leads, as this member sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,89 +31,220 @@ pub struct Leadership {
     pub local: bool,
 }
 
-/// One running member.
+/// One running member. Dropping it stops it without ceremony; see [`RaftNode::shutdown`].
 pub struct RaftNode {
-    leadership: watch::Sender<Leadership>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) tracker: TaskTracker,
 }
 
 impl RaftNode {
     /// Starts the member. Founding and joining return when this member is a voter that can
     /// be used; resuming returns once the local state is recovered, without waiting for a quorum.
+    ///
+    /// Joining waits for as long as no listed member can be reached. Before the cluster has
+    /// agreed to take this member in, nothing is written.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the start mode does not fit the data, or the cluster does not take
+    /// this member; [`Error::Storage`] when the log cannot be opened.
     pub async fn start(
-        _config: NodeConfig,
-        _machine: Box<dyn StateMachine>,
-        _query: Arc<dyn LeaderQuery>,
+        config: NodeConfig,
+        machine: Box<dyn StateMachine>,
+        query: Arc<dyn LeaderQuery>,
     ) -> Result<Arc<Self>> {
-        Err(Error::Stopped)
+        let transport =
+            GrpcTransport::new(&config.client_tls, &config.server_tls, config.listen.clone());
+        let parts = start::Parts {
+            env: config.env,
+            dir: config.dir,
+            local: config.local,
+            cluster_id: config.cluster_id,
+            heartbeat: config.heartbeat,
+            election_timeout: config.election_timeout,
+            start: config.start,
+            retention: Retention::default(),
+        };
+        Self::start_on(parts, machine, query, Arc::new(transport)).await
     }
 
-    /// Replicates one command and returns the state machine's answer to it.
-    pub async fn propose(&self, _command: Bytes) -> Result<Bytes> {
-        Err(Error::Stopped)
+    /// [`RaftNode::start`] on another network.
+    pub(crate) async fn start_on(
+        parts: start::Parts,
+        machine: Box<dyn StateMachine>,
+        query: Arc<dyn LeaderQuery>,
+        transport: Arc<dyn PeerTransport>,
+    ) -> Result<Arc<Self>> {
+        // The future is large; callers should not have to carry it.
+        Box::pin(start::start(parts, machine, query, transport)).await
+    }
+
+    /// Replicates one command and returns the state machine's answer to it. Works on every
+    /// member. Waits a bounded time for a leader, as long as nothing was proposed.
+    ///
+    /// # Errors
+    /// [`Error::NoLeader`], [`Error::Overloaded`], [`Error::Refused`] and [`Error::Stopped`]
+    /// mean that nothing was proposed; [`Error::Unknown`] that it may have been.
+    pub async fn propose(&self, command: Bytes) -> Result<Bytes> {
+        self.shared.propose(command).await
     }
 
     /// Returns once everything acknowledged anywhere before the call is applied here.
+    ///
+    /// # Errors
+    /// [`Error::NoLeader`] when no quorum confirms a leader in time, or this member cannot catch
+    /// up in time.
     pub async fn read_index(&self) -> Result<()> {
-        Err(Error::Stopped)
+        self.shared.read_index().await
     }
 
     /// Asks the leader's [`LeaderQuery`], wherever the leader is.
-    pub async fn ask_leader(&self, _question: Bytes) -> Result<Bytes> {
-        Err(Error::Stopped)
+    ///
+    /// # Errors
+    /// [`Error::Refused`] carries the leader's own error; [`Error::Unknown`] means that the
+    /// question may have been answered.
+    pub async fn ask_leader(&self, question: Bytes) -> Result<Bytes> {
+        self.shared.ask_leader(question).await
     }
 
     /// The node as it sees itself. Never waits for others.
     pub fn status(&self) -> NodeStatus {
+        let node = &self.shared;
+        let leadership = *node.leadership.borrow();
+        let metrics = node.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.clone();
+        let leads = leadership.local;
+        let peers = membership
+            .nodes()
+            .map(|(id, member)| {
+                let voter = membership.voter_ids().any(|voter| voter == *id);
+                let matched = if *id == node.local.id {
+                    metrics.last_log_index
+                } else {
+                    let known = metrics.replication.as_ref().and_then(|known| known.get(id));
+                    known.and_then(|id| id.as_ref()).map(|id| id.index)
+                };
+                let contact = metrics.heartbeat.as_ref().and_then(|known| known.get(id));
+                let contact = contact.and_then(|at| at.as_ref()).map(|at| at.elapsed());
+                PeerStatus {
+                    peer: member.to_peer(*id),
+                    role: if voter { PeerRole::Voter } else { PeerRole::Learner },
+                    matched_index: matched.filter(|_| leads),
+                    last_contact: if *id == node.local.id {
+                        leads.then_some(std::time::Duration::ZERO)
+                    } else {
+                        contact.filter(|_| leads)
+                    },
+                }
+            })
+            .collect();
+        let index = |id: &Option<crate::consensus::LogId>| id.map_or(0, |id| id.index);
         NodeStatus {
-            cluster_id: 0,
-            local: 0,
-            leader: None,
-            term: 0,
-            last_index: 0,
-            committed_index: 0,
-            applied_index: 0,
-            log_size_bytes: 0,
-            peers: Vec::new(),
-            failed: None,
+            cluster_id: node.cluster_id,
+            local: node.local.id,
+            leader: leadership.leader,
+            term: metrics.current_term,
+            last_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: index(&metrics.cluster_committed).max(index(&metrics.local_committed)),
+            applied_index: index(&metrics.last_applied),
+            log_size_bytes: node.log.size_bytes(),
+            peers,
+            failed: node.failure.current().and_then(|stop| stop.message()),
         }
     }
 
     /// Who leads; changes wake the receiver.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.leadership.subscribe()
+        self.shared.leadership.subscribe()
     }
 
-    /// Adds a member that receives the log without counting towards the quorum.
-    pub async fn add_learner(&self, _peer: Peer) -> Result<()> {
-        Err(Error::Stopped)
+    /// Adds a member that receives the log without counting towards the quorum. Works on every
+    /// member, like all changes; they are carried out one at a time.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the name or address belongs to another member.
+    pub async fn add_learner(&self, peer: Peer) -> Result<()> {
+        self.shared.change(change(Kind::AddLearner(peer_to_proto(&peer)))).await
     }
 
     /// Makes a learner that has caught up a voter.
-    pub async fn promote(&self, _id: u64) -> Result<()> {
-        Err(Error::Stopped)
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it is not in sync with the leader yet.
+    pub async fn promote(&self, id: u64) -> Result<()> {
+        self.shared.change(change(Kind::Promote(id))).await
     }
 
-    /// Removes a member.
-    pub async fn remove(&self, _id: u64) -> Result<()> {
-        Err(Error::Stopped)
+    /// Removes a member. It stops by itself once it learns of it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the remaining members that run would be no quorum, and for the
+    /// last voter.
+    pub async fn remove(&self, id: u64) -> Result<()> {
+        self.shared.change(change(Kind::Remove(id))).await
     }
 
-    /// Changes the addresses of a member.
-    pub async fn update_peer(&self, _peer: Peer) -> Result<()> {
-        Err(Error::Stopped)
+    /// Changes the name and addresses of a member.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the address belongs to another member.
+    pub async fn update_peer(&self, peer: Peer) -> Result<()> {
+        self.shared.change(change(Kind::Update(peer_to_proto(&peer)))).await
     }
 
-    /// Hands leadership to the given voter, or to the one that is furthest.
-    pub async fn transfer_leadership(&self, _to: Option<u64>) -> Result<()> {
-        Err(Error::Stopped)
+    /// Hands leadership to the given voter, or to the one that is furthest. Returns once another
+    /// member leads.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is no such running voter.
+    pub async fn transfer_leadership(&self, to: Option<u64>) -> Result<()> {
+        self.shared.change(change(Kind::Transfer(to.unwrap_or(0)))).await
     }
 
-    /// Why this member stopped serving: a storage failure, or its removal from the group.
-    /// Resolves when that happens, or at [`RaftNode::shutdown`].
+    /// Resolves when this member stops serving, with the reason: a failure, or its removal from
+    /// the cluster. `None` after [`RaftNode::shutdown`].
     pub async fn stopped(&self) -> Option<String> {
-        None
+        self.shared.failure.stopped().await.message()
     }
 
     /// Hands leadership over (for a bounded time), flushes, and stops every task. Idempotent.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        if self.shared.failure.current().is_none() {
+            if self.shared.leadership.borrow().local
+                && let Err(error) = self.shared.hand_over(None).await
+            {
+                tracing::debug!(%error, "leadership was not handed over");
+            }
+            let checkpoint = self.shared.machine.checkpoint(true);
+            // The log has everything a checkpoint would have; it only makes the next start short.
+            let _ = tokio::time::timeout(start::CHECKPOINT_ON_STOP, checkpoint).await;
+            self.shared.failure.stop(Stop::Shutdown);
+        }
+        self.tracker.wait().await;
+    }
+}
+
+impl RaftNode {
+    /// See [`crate::testing::abort`].
+    pub(crate) async fn abort(&self) {
+        self.shared.failure.stop(Stop::Shutdown);
+        self.tracker.wait().await;
+    }
+}
+
+impl Drop for RaftNode {
+    fn drop(&mut self) {
+        self.shared.failure.stop(Stop::Shutdown);
+    }
+}
+
+impl std::fmt::Debug for RaftNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RaftNode").field("local", &self.shared.local).finish_non_exhaustive()
+    }
+}
+
+/// Turns an I/O error of the log into the node's.
+pub(crate) fn storage(error: impl std::fmt::Display) -> Error {
+    Error::Storage(error.to_string())
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use openraft::ReadPolicy;
-use openraft::errors::{ClientWriteError, Fatal, RaftError};
+use openraft::errors::{ClientWriteError, RaftError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::api::{Error, Result};
 use crate::batch::Refusal;
-use crate::consensus::{Commands, LogId, TypeConfig, codec};
+use crate::consensus::{Commands, LogId, codec};
 use crate::peers::proto::{call_request, call_response};
 use crate::peers::{CallError, PeerAddress, proto};
 use crate::shared::{ReadWaiter, Route, Shared, failure_to_error};
@@ -30,6 +30,9 @@ const READ_ROUNDS: usize = 4;
 
 /// Readers waiting for a round.
 pub(crate) const READERS_MAX: usize = 16 << 10;
+
+/// How long a leader that has been replaced may still take to answer.
+const REPLACED_LEADER_GRACE: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Why the leader could not be asked.
 pub(crate) enum AskError {
@@ -94,7 +97,17 @@ impl Shared {
         };
         let Some(address) = address else { return Err(Refusal::NotLeader) };
         let body = call_request::Body::Propose(proto::Propose { commands });
-        match self.ask_peer(&address, body).await {
+        let asked = self.ask_peer(&address, body);
+        // A leader that hangs must not block the way to its successor for long.
+        let replaced = async {
+            self.leader_moved(address.id).await;
+            tokio::time::sleep(REPLACED_LEADER_GRACE).await;
+        };
+        let answer = tokio::select! {
+            answer = asked => answer,
+            () = replaced => Err(AskError::Lost("another member leads by now".into())),
+        };
+        match answer {
             Ok(call_response::Body::Proposed(proposed)) => Ok(proposed.responses),
             Ok(_) => Err(Refusal::Failed(Error::Unknown("the leader answered something else".into()))),
             Err(AskError::Retry) => Err(Refusal::NotLeader),
@@ -194,12 +207,16 @@ impl Shared {
             let point = match self.route(deadline).await? {
                 Route::Local => self.local_read_point().await,
                 Route::Remote(to) => {
-                    match self.ask_peer(&to, call_request::Body::ReadIndex(proto::ReadIndex {})).await {
-                        Ok(call_response::Body::ReadPoint(proto::ReadPoint { log_id: Some(id) })) => {
-                            Some(codec::log_id_from_proto(&id))
-                        }
-                        // Reading changes nothing: whatever went wrong, it can be tried again.
-                        _ => None,
+                    let asked = self.ask_peer(&to, call_request::Body::ReadIndex(proto::ReadIndex {}));
+                    // Reading changes nothing: whatever goes wrong, it can be tried again.
+                    tokio::select! {
+                        answer = tokio::time::timeout_at(deadline, asked) => match answer {
+                            Ok(Ok(call_response::Body::ReadPoint(proto::ReadPoint { log_id: Some(id) }))) => {
+                                Some(codec::log_id_from_proto(&id))
+                            }
+                            _ => None,
+                        },
+                        () = self.leader_moved(to.id) => None,
                     }
                 }
             };
@@ -207,6 +224,16 @@ impl Shared {
                 Some(id) => return Ok(id),
                 None => self.pause(deadline).await?,
             }
+        }
+    }
+
+    /// Waits until a leader other than `id` is known.
+    async fn leader_moved(&self, id: u64) {
+        let mut leadership = self.leadership.subscribe();
+        let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != id)).await.is_ok();
+        if !moved {
+            // The node is being taken down; its stop is noticed elsewhere.
+            std::future::pending::<()>().await;
         }
     }
 
@@ -227,9 +254,4 @@ where
         Some(node) => work(node, commands),
         None => Box::pin(std::future::ready(Err(Refusal::Failed(Error::Stopped)))),
     })
-}
-
-/// What a fatal error of the library says to a caller.
-pub(crate) fn fatal_text(error: &Fatal<TypeConfig>) -> String {
-    error.to_string()
 }

@@ -12,7 +12,7 @@ use trivet_env::Env;
 use crate::api::{Error, LeaderQuery, Peer, Result};
 use crate::batch::{Batcher, Patience};
 use crate::consensus::log::LogStore;
-use crate::consensus::machine::MachineAdapter;
+use crate::consensus::machine::{MachineAdapter, Progress};
 use crate::consensus::{LogId, Raft, StoredMembership};
 use crate::failure::Failure;
 use crate::node::Leadership;
@@ -140,10 +140,13 @@ impl Shared {
     /// Waits until everything up to `id` is applied here.
     pub(crate) async fn applied(&self, id: &LogId, deadline: Instant) -> Result<()> {
         let mut progress = self.machine.progress();
-        let reached = progress.wait_for(|progress| progress.applied.is_some_and(|applied| applied.index >= id.index));
+        let reached = async {
+            let reached = |progress: &Progress| progress.applied.is_some_and(|applied| applied.index >= id.index);
+            progress.wait_for(reached).await.map(|_| ())
+        };
         tokio::select! {
             reached = tokio::time::timeout_at(deadline, reached) => match reached {
-                Ok(Ok(_)) => Ok(()),
+                Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) => Err(Error::Stopped),
                 // It is there, but this member cannot follow fast enough.
                 Err(_) => Err(self.no_leader()),

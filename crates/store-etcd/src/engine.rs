@@ -127,7 +127,14 @@ impl Engine {
 
     /// Asks the leader.
     pub(crate) async fn ask_leader(&self, question: Bytes) -> Result<Bytes, Failure> {
-        self.until_deadline(false, || self.node.ask_leader(question.clone())).await
+        self.until_deadline(false, || async {
+            match self.node.ask_leader(question.clone()).await {
+                // A leader that is not ready yet, or no longer leads: worth asking again.
+                Err(raft::Error::Refused(why)) => Err(raft::Error::Unknown(why)),
+                answer => answer,
+            }
+        })
+        .await
     }
 
     /// Runs an operation of the node until it gets through or the request's time is over.

@@ -1,4 +1,33 @@
 //! Embedded etcd: MVCC on Raft, and the etcd v3 API.
+//!
+//! - [`EtcdBackend`]: the kind of store, as the control plane's registry knows it.
+//! - [`open`] and [`StoreConfig`]: one member with prepared settings; [`EtcdStore`] is its
+//!   [`Datastore`](trivet_datastore::Datastore) side, and etcd v3 clients are served beside it.
+//! - [`state`]: what the log is applied to.
+//! - [`proto`] and [`client`]: the etcd v3 messages and a way to talk to an endpoint, ours or a
+//!   genuine one.
+//!
+//! **Invariant:** this crate knows nothing about Kubernetes.
 
+mod backend;
+pub mod client;
+mod engine;
+mod failure;
+mod format;
+mod http;
+mod lease;
+pub mod limits;
+mod members;
+mod open;
+mod probe;
 pub mod proto;
+mod service;
 pub mod state;
+mod store;
+mod tls;
+
+pub use backend::{DEFAULT_WATCH_PROGRESS, DIR, EtcdBackend, NAME};
+pub use http::SERVER_VERSION;
+pub use open::{ClientListener, PeerSettings, StoreConfig, open};
+pub use probe::K3S_ETCD;
+pub use store::EtcdStore;

@@ -75,22 +75,35 @@ pub enum Error {
 impl Error {
     /// Whether this log can never make anything durable again.
     pub fn is_final(&self) -> bool {
-        matches!(self, Error::Io { .. } | Error::Poisoned { .. } | Error::Damaged { .. })
+        matches!(
+            self,
+            Error::Io { .. } | Error::Poisoned { .. } | Error::Damaged { .. }
+        )
     }
 
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { action, path: path.to_path_buf(), source: Arc::new(source) }
+        Self::Io {
+            action,
+            path: path.to_path_buf(),
+            source: Arc::new(source),
+        }
     }
 
     pub(crate) fn damaged(file: &Path, offset: u64, what: impl Into<String>) -> Self {
-        Self::Damaged { file: file.to_path_buf(), offset, what: what.into() }
+        Self::Damaged {
+            file: file.to_path_buf(),
+            offset,
+            what: what.into(),
+        }
     }
 
     /// What later callers are told once this error has stopped the writer.
     pub(crate) fn poison(&self) -> Self {
         match self {
             Self::Poisoned { .. } | Self::Closed => self.clone(),
-            other => Self::Poisoned { reason: other.to_string().into() },
+            other => Self::Poisoned {
+                reason: other.to_string().into(),
+            },
         }
     }
 }

@@ -66,10 +66,14 @@ impl LogDir {
     /// Creates the directory and makes the names that lead to it durable.
     pub(crate) fn create(&self) -> Result<()> {
         let disk = &self.disk;
-        disk.create_dir_all(&self.path).map_err(|e| Error::io("create", &self.path, e))?;
+        disk.create_dir_all(&self.path)
+            .map_err(|e| Error::io("create", &self.path, e))?;
         for (level, ancestor) in self.path.ancestors().skip(1).enumerate() {
-            let ancestor =
-                if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+            let ancestor = if ancestor.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                ancestor
+            };
             match disk.sync_dir(ancestor) {
                 Ok(()) => {}
                 Err(e) if level == 0 => return Err(Error::io("sync", ancestor, e)),
@@ -81,12 +85,16 @@ impl LogDir {
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
-        self.disk.sync_dir(&self.path).map_err(|e| Error::io("sync", &self.path, e))
+        self.disk
+            .sync_dir(&self.path)
+            .map_err(|e| Error::io("sync", &self.path, e))
     }
 
     pub(crate) fn list(&self) -> Result<Listing> {
-        let names =
-            self.disk.read_dir(&self.path).map_err(|e| Error::io("list", &self.path, e))?;
+        let names = self
+            .disk
+            .read_dir(&self.path)
+            .map_err(|e| Error::io("list", &self.path, e))?;
         let mut listing = Listing::default();
         for name in names {
             let sequence = |suffix| {
@@ -100,7 +108,10 @@ impl LogDir {
                 _ => match (sequence(".wal"), sequence(".spare")) {
                     (Some(sequence), _) => listing.segments.push(sequence),
                     (_, Some(_)) => listing.spares.push(self.path.join(&name)),
-                    _ => tracing::warn!(dir = %self.path.display(), name, "unknown file in the log's directory"),
+                    _ => {
+                        let dir = self.path.display();
+                        tracing::warn!(%dir, name, "unknown file in the log's directory");
+                    }
                 },
             }
         }
@@ -122,7 +133,10 @@ impl LogDir {
         let bytes = read().map_err(|e| Error::io("read", &path, e))?;
         format::decode_identity(&bytes).map_err(|bad| match bad {
             BadHeader::Invalid => Error::damaged(&path, 0, "not the identity of a log"),
-            BadHeader::Version(version) => Error::Unsupported { file: path.clone(), version },
+            BadHeader::Version(version) => Error::Unsupported {
+                file: path.clone(),
+                version,
+            },
         })
     }
 
@@ -152,7 +166,12 @@ impl LogDir {
             .ok()
             .filter(|size| *size <= SEGMENT_BYTES_LIMIT)
             .ok_or_else(|| Error::damaged(&path, 0, format!("{size} bytes are no segment")))?;
-        Ok(Segment { sequence, path, file, size_bytes })
+        Ok(Segment {
+            sequence,
+            path,
+            file,
+            size_bytes,
+        })
     }
 
     /// Turns `spare`, or without one a new sparse file, into the file of a segment. The name
@@ -178,13 +197,20 @@ impl LogDir {
                 }
             };
             self.disk.sync_dir(&self.path)?;
-            Ok(Segment { sequence, path: path.clone(), file, size_bytes })
+            Ok(Segment {
+                sequence,
+                path: path.clone(),
+                file,
+                size_bytes,
+            })
         };
         make().map_err(|e| Error::io("begin", &path, e))
     }
 
     pub(crate) fn remove(&self, path: &Path) -> Result<()> {
-        self.disk.remove_file(path).map_err(|e| Error::io("remove", path, e))
+        self.disk
+            .remove_file(path)
+            .map_err(|e| Error::io("remove", path, e))
     }
 }
 

@@ -25,7 +25,10 @@ pub(crate) struct Seed(u32);
 
 impl Seed {
     pub(crate) fn new(salt: u64, sequence: u64) -> Self {
-        Self(crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), &sequence.to_le_bytes()))
+        Self(crc32c::crc32c_append(
+            crc32c::crc32c(&salt.to_le_bytes()),
+            &sequence.to_le_bytes(),
+        ))
     }
 
     fn sum(self, bytes: &[u8]) -> u32 {
@@ -83,12 +86,13 @@ impl SegmentHeader {
         if u64_at(bytes, 16) != sequence {
             return Err(BadHeader::Invalid);
         }
-        let version = u32_at(bytes, 8);
-        if version > VERSION {
-            return Err(BadHeader::Version(version));
-        }
-        if version != VERSION || u32_at(bytes, 60) != seed.sum(&bytes[..60]) {
+        // Size, magic, sequence and checksum keep their places in every version.
+        if u32_at(bytes, 60) != seed.sum(&bytes[..60]) {
             return Err(BadHeader::Invalid);
+        }
+        let version = u32_at(bytes, 8);
+        if version != VERSION {
+            return Err(BadHeader::Version(version));
         }
         Ok(Self {
             sequence,
@@ -141,9 +145,15 @@ pub(crate) enum RecordKind {
 
 impl RecordKind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Entry, Self::Truncate, Self::Purge, Self::Meta, Self::Mark]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        [
+            Self::Entry,
+            Self::Truncate,
+            Self::Purge,
+            Self::Meta,
+            Self::Mark,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
     }
 
     fn length_max(self) -> usize {
@@ -218,8 +228,14 @@ pub(crate) struct Record<'a> {
 impl Record<'_> {
     /// Appends the record to `out`. `batch_start` is the place of the current write.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, batch_start: u32, seed: Seed) {
-        debug_assert!(batch_start as usize % ALIGN == 0, "records are aligned");
-        debug_assert!(self.payload.len() <= self.kind.length_max(), "checked by the caller");
+        debug_assert!(
+            (batch_start as usize).is_multiple_of(ALIGN),
+            "records are aligned"
+        );
+        debug_assert!(
+            self.payload.len() <= self.kind.length_max(),
+            "checked by the caller"
+        );
         let mut header = [0; RECORD_HEADER_BYTES];
         header[4..8].copy_from_slice(&crc32c::crc32c(self.payload).to_le_bytes());
         header[8..12].copy_from_slice(&(self.payload.len() as u32).to_le_bytes());
@@ -243,21 +259,38 @@ mod tests {
     fn a_record_reads_back_only_under_its_own_seed() {
         let seed = Seed::new(1, 2);
         let mut out = Vec::new();
-        let record = Record { kind: RecordKind::Entry, index: 5, term: 6, payload: b"seven" };
+        let record = Record {
+            kind: RecordKind::Entry,
+            index: 5,
+            term: 6,
+            payload: b"seven",
+        };
         record.encode(&mut out, 4096, seed);
         assert_eq!(out.len(), record_bytes(5));
         let header = RecordHeader::decode(&out, 4096, seed).unwrap();
-        assert_eq!((header.index, header.term, header.batch_start), (5, 6, 4096));
+        assert_eq!(
+            (header.index, header.term, header.batch_start),
+            (5, 6, 4096)
+        );
         assert!(header.matches(&out[RECORD_HEADER_BYTES..][..5]));
         assert_eq!(RecordHeader::decode(&out, 4096, Seed::new(1, 3)), None);
         assert_eq!(RecordHeader::decode(&out, 4096, Seed::new(2, 2)), None);
-        assert_eq!(RecordHeader::decode(&out, 4088, seed), None, "a batch begins before its records");
+        assert_eq!(
+            RecordHeader::decode(&out, 4088, seed),
+            None,
+            "a batch begins before its records"
+        );
     }
 
     #[test]
     fn every_flipped_bit_of_a_header_is_noticed() {
         let seed = Seed::new(9, 9);
-        let header = SegmentHeader { sequence: 9, next_index: 3, previous_end: 4, carried_end: 64 };
+        let header = SegmentHeader {
+            sequence: 9,
+            next_index: 3,
+            previous_end: 4,
+            carried_end: 64,
+        };
         let good = header.encode(seed);
         assert_eq!(SegmentHeader::decode(&good, 9, seed), Ok(header));
         let identity = encode_identity(77);

@@ -18,9 +18,18 @@
 //! a [`Disk`](trivet_env::Disk) does. The byte format is in `docs/formats/wal.md`.
 
 mod error;
+mod files;
 mod format;
+mod open;
+mod prepare;
+mod read;
+mod recover;
+mod shared;
 mod types;
+mod view;
 mod wal;
+mod window;
+mod writer;
 
 pub use error::{Error, Result};
 pub use types::{

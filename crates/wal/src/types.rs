@@ -33,7 +33,10 @@ impl Entry {
 
     /// Where the entry stands.
     pub fn position(&self) -> Position {
-        Position { index: self.index, term: self.term }
+        Position {
+            index: self.index,
+            term: self.term,
+        }
     }
 }
 
@@ -122,7 +125,9 @@ impl WalOptions {
 
     pub(crate) fn check(&self) -> Result<()> {
         if self.segment_bytes_first > self.segment_bytes_max {
-            return Err(Error::Options("the first segment is larger than the largest"));
+            return Err(Error::Options(
+                "the first segment is larger than the largest",
+            ));
         }
         if self.segment_bytes_max > 128 << 20 {
             return Err(Error::Options("a segment is at most 128 MiB"));

@@ -20,7 +20,12 @@ pub(crate) struct View {
 impl View {
     /// A log whose entries before `next` are somewhere else (or nowhere, for 0).
     pub(crate) fn starting_at(next: u64) -> Self {
-        Self { first: next, next, purged: None, terms: VecDeque::new() }
+        Self {
+            first: next,
+            next,
+            purged: None,
+            terms: VecDeque::new(),
+        }
     }
 
     pub(crate) fn range(&self) -> Range<u64> {
@@ -37,9 +42,15 @@ impl View {
 
     pub(crate) fn state(&self) -> LogState {
         let last = self.next.checked_sub(1).and_then(|index| {
-            Some(Position { index, term: self.term_at(index)? })
+            Some(Position {
+                index,
+                term: self.term_at(index)?,
+            })
         });
-        LogState { purged: self.purged, last: last.or(self.purged) }
+        LogState {
+            purged: self.purged,
+            last: last.or(self.purged),
+        }
     }
 
     /// Term of an entry that exists, or of the purge point.
@@ -64,7 +75,11 @@ impl View {
         if self.next == 0 {
             self.first = position.index;
         }
-        if self.terms.back().is_none_or(|(_, term)| *term != position.term) {
+        if self
+            .terms
+            .back()
+            .is_none_or(|(_, term)| *term != position.term)
+        {
             self.terms.push_back((position.index, position.term));
         }
         self.next = position.index + 1;
@@ -99,7 +114,11 @@ impl View {
             self.next = first;
             self.terms.clear();
         }
-        while self.terms.get(1).is_some_and(|(start, _)| *start <= self.first) {
+        while self
+            .terms
+            .get(1)
+            .is_some_and(|(start, _)| *start <= self.first)
+        {
             self.terms.pop_front();
         }
         true
@@ -132,7 +151,10 @@ pub(crate) struct Index {
 
 impl Index {
     pub(crate) fn starting_at(next: u64) -> Self {
-        Self { view: View::starting_at(next), locations: VecDeque::new() }
+        Self {
+            view: View::starting_at(next),
+            locations: VecDeque::new(),
+        }
     }
 
     pub(crate) fn location(&self, index: u64) -> Option<Location> {
@@ -153,7 +175,9 @@ impl Index {
             }
             Change::Truncate(from) => {
                 if !self.view.truncate(from) {
-                    return Err(format!("entries from {from} are truncated behind the purge point"));
+                    return Err(format!(
+                        "entries from {from} are truncated behind the purge point"
+                    ));
                 }
             }
             Change::Purge(to) => {
@@ -165,9 +189,11 @@ impl Index {
             }
         }
         let entries = self.view.range();
-        self.locations.truncate((entries.end - entries.start) as usize);
+        self.locations
+            .truncate((entries.end - entries.start) as usize);
         // A log emptied once (a snapshot was installed) does not need the room again.
-        if self.locations.capacity() > 4096 && self.locations.len() < self.locations.capacity() / 4 {
+        if self.locations.capacity() > 4096 && self.locations.len() < self.locations.capacity() / 4
+        {
             self.locations.shrink_to(self.locations.len() * 2);
         }
         Ok(())
@@ -197,7 +223,13 @@ mod tests {
         assert!(view.purge(at(5, 2)));
         assert_eq!(view.term_at(4), None);
         assert_eq!(view.term_at(5), Some(2));
-        assert_eq!(view.state(), LogState { purged: Some(at(5, 2)), last: Some(at(6, 5)) });
+        assert_eq!(
+            view.state(),
+            LogState {
+                purged: Some(at(5, 2)),
+                last: Some(at(6, 5))
+            }
+        );
         assert!(!view.truncate(5), "the purge point stays");
         assert!(view.truncate(6));
         assert_eq!(view.state().last, Some(at(5, 2)));
@@ -206,7 +238,11 @@ mod tests {
     #[test]
     fn a_purge_beyond_the_end_empties_the_log() {
         let mut index = Index::default();
-        let location = Location { sequence: 1, offset: 64, payload_bytes: 0 };
+        let location = Location {
+            sequence: 1,
+            offset: 64,
+            payload_bytes: 0,
+        };
         index.apply(Change::Entry(at(0, 1), location)).unwrap();
         index.apply(Change::Purge(at(10, 3))).unwrap();
         assert_eq!(index.view.range(), 11..11);

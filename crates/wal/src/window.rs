@@ -19,16 +19,20 @@ pub(crate) struct Window {
 impl Window {
     pub(crate) fn new(file: Arc<dyn DiskFile>) -> io::Result<Self> {
         let size = file.size_bytes()?;
-        Ok(Self { file, size, start: 0, buffer: Vec::new() })
-    }
-
-    pub(crate) fn size(&self) -> u64 {
-        self.size
+        Ok(Self {
+            file,
+            size,
+            start: 0,
+            buffer: Vec::new(),
+        })
     }
 
     /// `length` bytes at `offset`, `None` when the file ends before.
     pub(crate) fn bytes(&mut self, offset: u64, length: usize) -> io::Result<Option<&[u8]>> {
-        let Some(end) = offset.checked_add(length as u64).filter(|end| *end <= self.size) else {
+        let Some(end) = offset
+            .checked_add(length as u64)
+            .filter(|end| *end <= self.size)
+        else {
             return Ok(None);
         };
         if offset < self.start || end > self.start + self.buffer.len() as u64 {

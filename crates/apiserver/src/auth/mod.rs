@@ -11,10 +11,12 @@ use std::fmt;
 use async_trait::async_trait;
 use http::request::Parts;
 
-pub(crate) use authenticate::{Authentication, bearer};
+pub(crate) use authenticate::Authentication;
 pub(crate) use authorize::{Attributes, Decision, authorize, rules_for};
+pub use keys::KeyError;
 pub(crate) use keys::SigningKey;
-pub(crate) use token::{ServiceAccountClaims, TokenSubject, issue, verify};
+pub(crate) use node::check_node_write;
+pub(crate) use token::{TokenSubject, issue, verify};
 
 /// Members may do everything.
 pub const GROUP_MASTERS: &str = "system:masters";

@@ -33,7 +33,8 @@ pub(crate) struct Entry {
     /// Length of `{"kind":…,"apiVersion":…,`, which items of lists leave out.
     type_length: usize,
     pub(crate) uid: Box<str>,
-    pub(crate) labels: Option<Box<Map<String, Value>>>,
+    /// Sorted by key.
+    labels: Box<[(Box<str>, Box<str>)]>,
     pub(crate) owners: Box<[Owner]>,
     /// Whether `deletionTimestamp` is set.
     pub(crate) deleting: bool,
@@ -141,7 +142,12 @@ impl Entry {
         if probe.metadata.resource_version.is_none() {
             return None;
         }
-        let (uid, labels) = (probe.metadata.uid.as_ref().into(), probe.metadata.labels.take());
+        let uid = probe.metadata.uid.as_ref().into();
+        let labels = probe.metadata.labels.take().unwrap_or_default();
+        let labels = labels
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.into(), value.as_str()?.into())))
+            .collect();
         let owners = probe.metadata.owner_references.take().unwrap_or_default().into();
         let deleting = probe.metadata.deletion_timestamp.is_some();
         body.shrink_to_fit();
@@ -152,7 +158,7 @@ impl Entry {
             body: body.into(),
             type_length: header.types.len(),
             uid,
-            labels: labels.filter(|l| !l.is_empty()).map(Box::new),
+            labels,
             owners,
             deleting,
         })
@@ -178,6 +184,11 @@ impl Entry {
             owners: self.owners.clone(),
             deleting: self.deleting,
         }
+    }
+
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
+        let at = self.labels.binary_search_by(|(own, _)| (**own).cmp(key)).ok()?;
+        Some(&self.labels[at].1)
     }
 
     /// `[namespace/]name`.

@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use trivet_datastore::{KeyValue, WatchBatch, WatchEvent};
 use trivet_kube_schema::{RESOURCES, ResourceInfo};
 
-pub(crate) use entry::{Entry, Header};
+pub(crate) use entry::Entry;
 pub(crate) use feed::feed;
-pub(crate) use slot::{Change, ChangeKind, Cursor, Lost, Slot, Snapshot};
+pub(crate) use slot::{Change, ChangeKind, Cursor, Slot};
 
 use crate::config::Limits;
 

@@ -214,8 +214,12 @@ impl Slot {
         Ok(Cursor { next: state.first + skip, epoch: state.epoch, after: revision })
     }
 
-    /// Moves a cursor forward over at most `limit` changes.
-    pub(crate) fn advance(&self, cursor: &mut Cursor, limit: usize) -> Result<Vec<Arc<Change>>, Lost> {
+    /// Moves a cursor forward over at most `limit` changes; the flag says whether there are more.
+    pub(crate) fn advance(
+        &self,
+        cursor: &mut Cursor,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Change>>, bool), Lost> {
         let state = self.read();
         if cursor.epoch != state.epoch || cursor.next < state.first {
             return Err(Lost { base: state.base });
@@ -223,7 +227,8 @@ impl Slot {
         let from = (cursor.next - state.first) as usize;
         let taken: Vec<_> = state.ring.iter().skip(from).take(limit).cloned().collect();
         cursor.next += taken.len() as u64;
-        Ok(taken.into_iter().filter(|c| c.revision > cursor.after).collect())
+        let more = cursor.next < state.first + state.ring.len() as u64;
+        Ok((taken.into_iter().filter(|c| c.revision > cursor.after).collect(), more))
     }
 
     /// One object by store key.

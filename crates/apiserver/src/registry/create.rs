@@ -37,16 +37,9 @@ impl Core {
         }
         meta::set(&mut object, "uid", self.uid());
         meta::set(&mut object, "creationTimestamp", meta::rfc3339(self.now_seconds()));
-        if info.has_spec_generation {
-            meta::set(&mut object, "generation", 1);
-        } else {
-            meta::unset(&mut object, "generation");
-        }
-        // A kubelet registers its Node with a status; every other status is written later.
-        if info.has_status() && info.plural != "nodes" {
-            rules::retain_status(info, &mut object, None);
-        }
-        rules::prepare_create(info, &mut object);
+        rules::set_generation(info, &mut object, None);
+        rules::apply_defaults(info, &mut object);
+        rules::retain_status(info, &mut object, None);
         self.prepare_kind(info, &mut object, context).await?;
 
         let mut attempts = if generated.is_some() { NAME_ATTEMPTS } else { 1 };

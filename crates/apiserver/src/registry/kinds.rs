@@ -29,15 +29,6 @@ fn prepare_namespace(object: &mut Value) {
         labels.insert("kubernetes.io/metadata.name".to_owned(), name.into());
         meta::set(object, "labels", labels);
     }
-    let mut finalizers =
-        object.pointer("/spec/finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
-    if !finalizers.iter().any(|f| f == "kubernetes") {
-        finalizers.push("kubernetes".into());
-    }
-    if let Some(object) = object.as_object_mut() {
-        object.insert("spec".to_owned(), json!({"finalizers": finalizers}));
-        object.insert("status".to_owned(), json!({"phase": "Active"}));
-    }
 }
 
 /// A new node is not ready until it has shown that it is (TaintNodesByCondition).

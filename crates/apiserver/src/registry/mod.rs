@@ -19,11 +19,13 @@ use trivet_datastore::{
 };
 use trivet_kube_schema::{ResourceInfo, Status, from_storage, meta};
 
-pub(crate) use delete::{DeleteOptions, Propagation};
+pub(crate) use delete::{DeleteOptions, Deleted, Propagation};
 pub(crate) use lease::SharedLease;
+pub(crate) use service_ip::address;
+pub(crate) use update::UpdateTarget;
 
 use crate::auth::UserInfo;
-use crate::cache::Slot;
+use crate::cache::{Entry, Slot};
 use crate::server::Core;
 
 /// How often a write is tried again when somebody else wrote in between; kube-apiserver's
@@ -168,6 +170,30 @@ impl Core {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Option<Stored>, Status> {
+        let pair = self.read_pair(info, namespace, name).await?;
+        pair.map(|pair| self.decode(info, pair)).transpose()
+    }
+
+    /// One object, linearizably, as the cache would hold it.
+    pub(crate) async fn read_entry(
+        &self,
+        info: &ResourceInfo,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Option<Entry>, Status> {
+        let pair = self.read_pair(info, namespace, name).await?;
+        Ok(match pair {
+            Some(pair) => self.slot(info)?.entry(&pair),
+            None => None,
+        })
+    }
+
+    async fn read_pair(
+        &self,
+        info: &ResourceInfo,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Option<KeyValue>, Status> {
         let request = RangeRequest {
             range: KeyRange::Key(Self::key(info, namespace, name)?),
             after: None,
@@ -177,7 +203,7 @@ impl Core {
             count_only: false,
         };
         let page = self.config.datastore.range(request).await.map_err(|e| store_error(&e))?;
-        page.items.into_iter().next().map(|pair| self.decode(info, pair)).transpose()
+        Ok(page.items.into_iter().next())
     }
 
     /// A stored pair as an object of `info`.

@@ -167,26 +167,12 @@ impl Core {
                 }
             }
             _ => {
-                if info.has_status() {
-                    rules::retain_status(info, &mut new, Some(old));
-                }
+                rules::retain_status(info, &mut new, Some(old));
                 retain_kind(info, &mut new, old);
             }
         }
         rules::apply_defaults(info, &mut new);
-        if info.has_spec_generation && subresource.is_none() && spec_changed(&new, old) {
-            meta::set(&mut new, "generation", meta::generation(old).unwrap_or(0) + 1);
-        }
-        if meta::deletion_timestamp(old).is_some() {
-            let before = meta::finalizers(old);
-            if let Some(added) = meta::finalizers(&new).into_iter().find(|f| !before.contains(f)) {
-                let detail = format!(
-                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{added:?}}}"
-                );
-                let error = FieldError::forbidden("metadata.finalizers", &detail);
-                return Err(Status::invalid(info, name, &[error]));
-            }
-        }
+        rules::set_generation(info, &mut new, Some(old));
         self.admit_node(info, context, &new, Some(old))?;
         let errors = rules::validate_update(info, &new, old);
         if errors.is_empty() { Ok(new) } else { Err(Status::invalid(info, name, &errors)) }
@@ -195,40 +181,19 @@ impl Core {
 
 /// Fields of single kinds that a write of the whole object cannot change.
 fn retain_kind(info: &ResourceInfo, new: &mut Value, old: &Value) {
-    match (info.group, info.plural) {
-        // Finalizers of a namespace change through `finalize` only.
-        ("", "namespaces") => {
-            let finalizers = old.pointer("/spec/finalizers").cloned();
-            if let (Some(finalizers), Some(object)) = (finalizers, new.as_object_mut()) {
-                let spec = object.entry("spec").or_insert_with(|| Value::Object(serde_json::Map::new()));
-                spec["finalizers"] = finalizers;
-            }
-        }
-        // An address once allocated stays, also when a client leaves it out.
-        ("", "services") => {
-            for field in ["clusterIP", "clusterIPs"] {
-                let missing = new.pointer(&format!("/spec/{field}")).is_none_or(|v| v.is_null() || v == "");
-                if let (true, Some(value)) = (missing, old.pointer(&format!("/spec/{field}")))
-                    && let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut)
-                    && spec.get("type").and_then(Value::as_str) != Some("ExternalName")
-                {
-                    spec.insert(field.to_owned(), value.clone());
-                }
-            }
-        }
-        _ => {}
+    if (info.group, info.plural) != ("", "services") {
+        return;
     }
-}
-
-/// Whether anything but metadata and status differs.
-fn spec_changed(new: &Value, old: &Value) -> bool {
-    let rest = |object: &Value| {
-        let mut rest = object.as_object().cloned().unwrap_or_default();
-        rest.remove("metadata");
-        rest.remove("status");
-        rest
-    };
-    rest(new) != rest(old)
+    // An address once allocated stays, also when a client leaves it out.
+    for field in ["clusterIP", "clusterIPs"] {
+        let missing = new.pointer(&format!("/spec/{field}")).is_none_or(|v| v.is_null() || v == "");
+        if let (true, Some(value)) = (missing, old.pointer(&format!("/spec/{field}")))
+            && let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut)
+            && spec.get("type").and_then(Value::as_str) != Some("ExternalName")
+        {
+            spec.insert(field.to_owned(), value.clone());
+        }
+    }
 }
 
 /// Whether nothing holds an object that is being deleted any more.

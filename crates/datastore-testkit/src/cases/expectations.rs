@@ -287,9 +287,18 @@ pub(crate) async fn dropped_writes_leave_nothing_half(b: &mut Bench) -> Verdict 
     for number in 0..40 * b.limits.load as u64 {
         let name = format!("drop/{}", number % 3);
         let write = recorder.put(name, format!("value {number}"), Expect::Any);
-        // Dropped after nothing, or some microseconds into it.
-        let patience = Duration::from_micros((number % 20) * 50);
-        let _ended = tokio::time::timeout(patience, write).await;
+        // Dropped after a few turns of the scheduler, or after some milliseconds.
+        let patience = async {
+            for _ in 0..number % 8 {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::sleep(Duration::from_millis(number % 4)).await;
+        };
+        tokio::select! {
+            biased;
+            _ = write => {}
+            () = patience => {}
+        }
     }
     // The write that ends it all is not dropped, so that what is still under way is before it or
     // shows behind it.

@@ -7,10 +7,10 @@ use crate::Verdict::{self, Passed};
 use crate::client::{Client, key, keys, prefix, read, refused};
 use crate::run::Bench;
 
-async fn fill(c: &Client, names: &[&str]) -> Revision {
+async fn fill(c: &Client, names: &[&'static str]) -> Revision {
     let mut revision = Revision(1);
     for name in names {
-        revision = c.put(name.to_string(), *name).await;
+        revision = c.put(*name, *name).await;
     }
     revision
 }

@@ -346,7 +346,8 @@ impl Compared {
             .expect("the model is open")
             .compact_revision;
         let mut watches = std::mem::take(&mut self.watches);
-        for watch in &mut watches {
+        let mut sentinels = Vec::new();
+        for watch in &watches {
             let key = match &watch.range {
                 KeyRange::Key(key) => key.clone(),
                 KeyRange::Prefix(prefix) if prefix.is_empty() => "a".into(),
@@ -366,14 +367,24 @@ impl Compared {
                     .await?
                     .expect("nothing was expected");
             }
-            let expected = self.collect(&mut watch.model, sentinel, compacted).await?;
-            let found = self.collect(&mut watch.store, sentinel, compacted).await?;
+            sentinels.push((key, sentinel));
+        }
+        for watch in &mut watches {
+            let inside = sentinels
+                .iter()
+                .filter(|(key, _)| watch.range.contains(key));
+            let last = inside
+                .map(|sentinel| sentinel.1)
+                .max()
+                .expect("its own is inside");
+            let expected = self.collect(&mut watch.model, last, compacted).await?;
+            let found = self.collect(&mut watch.store, last, compacted).await?;
             same(
                 found.into_iter().map(|event| self.event(event)).collect(),
                 expected,
             )
             .map_err(|difference| format!("watch of {:?}: {difference}", watch.range))?;
-            watch.start = sentinel.next();
+            watch.start = last.next();
         }
         self.watches = watches;
         Ok(())
@@ -501,6 +512,10 @@ impl Answer for Vec<WatchEvent> {
     }
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers have temporaries only"
+)]
 fn same<T: Answer>(found: T, expected: T) -> Result<(), String> {
     if found.agrees(&expected) {
         return Ok(());

@@ -189,3 +189,26 @@ pub(crate) fn entries_from_proto(previous: Option<&LogId>, entries: Vec<proto::E
     }
     Ok(decoded)
 }
+
+/// See [`crate::testing::decode_anything`].
+pub(crate) fn decode_anything(bytes: &[u8]) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    // Whatever comes out is fine; that something comes out is the point.
+    drop(decode_vote(bytes.clone()));
+    drop(decode_log_id(bytes.clone()));
+    drop(decode_stored_membership(bytes.clone()));
+    drop(decode_payload(bytes.clone()));
+    drop(proto::CallRequest::decode(bytes.clone()));
+    drop(proto::CallResponse::decode(bytes.clone()));
+    drop(proto::AppendResponse::decode(bytes.clone()));
+    drop(proto::SnapshotChunk::decode(bytes.clone()));
+    if let Ok(head) = proto::SnapshotHead::decode(bytes.clone()) {
+        drop(vote_from_proto(head.vote.as_ref()));
+        drop(head.membership.map(|membership| stored_membership_from_proto(&membership)));
+    }
+    if let Ok(append) = proto::AppendRequest::decode(bytes) {
+        let previous = append.previous.as_ref().map(log_id_from_proto);
+        drop(vote_from_proto(append.vote.as_ref()));
+        drop(entries_from_proto(previous.as_ref(), append.entries));
+    }
+}

@@ -12,15 +12,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
-use openraft::{EntryPayload, OptionalSend, RaftLogReader};
-use parking::Failure;
+use openraft::{OptionalSend, RaftLogReader};
 use prost::Message as _;
 use tokio::sync::oneshot;
 use trivet_wal::{MetaKind, Position, Wal};
 
 use crate::consensus::codec;
 use crate::consensus::{LogId, StoredMembership, TypeConfig, Vote};
-use crate::failure as parking;
+use crate::failure::Failure;
 use crate::peers::proto;
 
 type Entry = <TypeConfig as openraft::RaftTypeConfig>::Entry;
@@ -78,15 +77,6 @@ impl LogStore {
     pub(crate) fn save_membership_now(&self, membership: &StoredMembership) -> io::Result<()> {
         self.save_membership(membership)?;
         self.checked(self.wal.flush())
-    }
-
-    /// The term of an entry that is in the log or at its purge point.
-    pub(crate) fn term_at(&self, index: u64) -> Option<u64> {
-        let purged = self.wal.state().purged;
-        match purged {
-            Some(purged) if purged.index == index => Some(purged.term),
-            _ => self.wal.term_at(index),
-        }
     }
 
     /// Flushes everything and stops the writer. Blocks.
@@ -305,9 +295,4 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.checked(self.wal.purge_up_to(position(&id), done))?;
         received(wait).await
     }
-}
-
-/// Whether an entry carries commands.
-pub(crate) fn has_commands(entry: &Entry) -> bool {
-    matches!(entry.payload, EntryPayload::Normal(_))
 }

@@ -15,12 +15,11 @@ use crate::api::{AppliedBatch, LogPosition, StateMachine};
 use crate::consensus::log::LogStore;
 use crate::consensus::snapshot::{SnapshotData, Spool};
 use crate::consensus::{
-    LogId, Responses, SnapshotMeta, StoredMembership, TypeConfig, from_position, to_position,
+    LogId, Responses, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, from_position, to_position,
 };
 use crate::failure::Failure;
 
 type Entry = <TypeConfig as openraft::RaftTypeConfig>::Entry;
-type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;
 
 /// How many entries may wait for the thread.
 const QUEUE_ENTRIES_MAX: usize = 256;

@@ -8,9 +8,11 @@ pub(crate) mod log;
 pub(crate) mod machine;
 pub(crate) mod network;
 pub(crate) mod snapshot;
+#[cfg(test)]
+mod suite;
 mod types;
 
 pub(crate) use types::{
-    Commands, LogId, Member, Membership, Raft, Responses, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+    Commands, LogId, Member, Raft, Responses, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, Vote,
     from_position, to_position,
 };

@@ -21,13 +21,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::consensus::snapshot::{CHUNK_BYTES_MAX, SnapshotData};
-use crate::consensus::{LogId, Member, TypeConfig, Vote, codec};
+use crate::consensus::{LogId, Member, Snapshot, TypeConfig, Vote, codec};
 use crate::peers::proto::{call_request, call_response};
 use crate::peers::{CallError, PeerAddress, PeerTransport, proto};
 
 type C = TypeConfig;
 type Rpc<T> = Result<T, RPCError<C>>;
-type Snapshot = openraft::alias::SnapshotOf<C, SnapshotData>;
 
 /// Append requests that may wait for the wire, per stream.
 const APPEND_QUEUE: usize = 4;

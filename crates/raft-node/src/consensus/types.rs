@@ -7,6 +7,7 @@ use openraft::impls::leader_id_std;
 
 use crate::api::{LogPosition, Peer};
 use crate::consensus::machine::MachineAdapter;
+use crate::consensus::snapshot::SnapshotData;
 
 /// The commands of one log entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -66,12 +67,13 @@ openraft::declare_raft_types!(
         LeaderId = leader_id_std::LeaderId<u64, u64>,
 );
 
-pub(crate) type CommittedLeader = leader_id_std::CommittedLeaderId<u64>;
+pub(crate) type CommittedLeader = <leader_id_std::LeaderId<u64, u64> as openraft::vote::RaftLeaderId>::Committed;
 pub(crate) type LogId = openraft::LogId<CommittedLeader>;
 pub(crate) type Vote = openraft::Vote<leader_id_std::LeaderId<u64, u64>>;
 pub(crate) type Membership = openraft::Membership<u64, Member>;
 pub(crate) type StoredMembership = openraft::StoredMembership<CommittedLeader, u64, Member>;
 pub(crate) type SnapshotMeta = openraft::SnapshotMeta<CommittedLeader, u64, Member>;
+pub(crate) type Snapshot = openraft::Snapshot<CommittedLeader, u64, Member, SnapshotData>;
 pub(crate) type Raft = openraft::Raft<TypeConfig, MachineAdapter>;
 
 /// Index 0 holds the founding membership and no command: for the state machine it is "before

@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use futures_util::stream::BoxStream;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -138,6 +140,18 @@ fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// A stream of requests under a name: the compiler gives up on the lifetimes of a bare trait
+/// object inside the generated code.
+struct Outgoing<T>(BoxStream<'static, T>);
+
+impl<T> Stream for Outgoing<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
 #[async_trait]
 impl PeerTransport for GrpcTransport {
     async fn call(
@@ -165,7 +179,7 @@ impl PeerTransport for GrpcTransport {
         requests: BoxStream<'static, proto::AppendRequest>,
     ) -> Result<BoxStream<'static, Result<proto::AppendResponse, CallError>>, CallError> {
         let mut client = self.client(to).await?;
-        match client.append(requests).await {
+        match client.append(Outgoing(requests)).await {
             Ok(answers) => {
                 let answers = answers.into_inner();
                 Ok(answers.map_err(|status| CallError::Lost(describe(&status))).boxed())
@@ -180,7 +194,7 @@ impl PeerTransport for GrpcTransport {
         chunks: BoxStream<'static, proto::SnapshotChunk>,
     ) -> Result<proto::SnapshotResponse, CallError> {
         let mut client = self.client(to).await?;
-        match client.snapshot(chunks).await {
+        match client.snapshot(Outgoing(chunks)).await {
             Ok(answer) => Ok(answer.into_inner()),
             Err(status) => Err(self.failed(to, &status)),
         }

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
     clippy::needless_pass_by_value,
     clippy::implicit_clone
 )]
-pub mod proto {
+pub(crate) mod proto {
     tonic::include_proto!("trivet.raft.v1");
 }
 
@@ -37,16 +37,16 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 48 << 20;
 
 /// Where a member is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PeerAddress {
+pub(crate) struct PeerAddress {
     /// Its identity; 0 when it is not known yet.
-    pub id: u64,
+    pub(crate) id: u64,
     /// `https://host:port`.
-    pub url: String,
+    pub(crate) url: String,
 }
 
 /// Why a message was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
+pub(crate) enum CallError {
     /// It did not reach the peer: the peer has done nothing.
     #[error("cannot reach the peer: {0}")]
     NotSent(String),
@@ -57,7 +57,7 @@ pub enum CallError {
 
 /// Carries messages to other members and theirs to this one.
 #[async_trait]
-pub trait PeerTransport: Send + Sync + 'static {
+pub(crate) trait PeerTransport: Send + Sync + 'static {
     /// One question, one answer, within `deadline`.
     async fn call(
         &self,
@@ -91,7 +91,7 @@ pub trait PeerTransport: Send + Sync + 'static {
 
 /// The receiving end. Checks who a message is for and answers with a `Failure` where it must.
 #[async_trait]
-pub trait PeerService: Send + Sync + 'static {
+pub(crate) trait PeerService: Send + Sync + 'static {
     /// See [`PeerTransport::call`].
     async fn call(&self, request: proto::CallRequest) -> proto::CallResponse;
 

@@ -46,7 +46,7 @@ impl Peer for Grpc {
         request: Request<Streaming<proto::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         // A broken stream simply ends: there is nobody left to tell.
-        let requests = request.into_inner().map_while(|item| std::future::ready(item.ok()));
+        let requests = request.into_inner().scan((), |(), item| std::future::ready(item.ok()));
         Ok(Response::new(self.0.append(requests.boxed()).map(Ok).boxed()))
     }
 
@@ -85,8 +85,7 @@ pub(super) async fn serve(
         .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
-        .add_service(peer)
-        .serve_with_incoming_shutdown(ReceiverStream::new(streams), stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(peer, ReceiverStream::new(streams), stop.clone().cancelled_owned());
     Ok(Box::pin(async move {
         let accepting = futures_util::future::join_all(loops);
         let deadline = async {

@@ -162,7 +162,7 @@ impl pb::cluster_server::Cluster for ClusterService {
 }
 
 /// Whether a learner holds enough of the leader's log to vote.
-pub(crate) async fn learner_is_ready(engine: &Engine, id: u64) -> Result<bool, Failure> {
+async fn learner_is_ready(engine: &Engine, id: u64) -> Result<bool, Failure> {
     let answer = engine.ask_leader(Question::Progress(id).encode()).await?;
     Ok(decode_progress(answer).is_some_and(|progress| {
         // 128 bits: a product of two 64-bit numbers.

@@ -6,7 +6,6 @@ use tonic::{Request, Response, Status};
 use trivet_datastore::Revision;
 use trivet_mvcc::{Op, OpResult, Txn};
 
-use super::ResponseStream;
 use super::convert;
 use super::status::Refusal;
 use crate::engine::{Engine, unexpected};
@@ -50,8 +49,6 @@ impl pb::kv_server::Kv for KvService {
         let header = self.engine.header_at(result.revision);
         Ok(Response::new(convert::range_response(header, result)))
     }
-
-    type RangeStreamStream = ResponseStream<pb::RangeStreamResponse>;
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
         let op = convert::put_op(request.into_inner())?;

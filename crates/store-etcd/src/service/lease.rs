@@ -60,12 +60,10 @@ impl pb::lease_server::Lease for LeaseService {
         }
     }
 
-    type LeaseKeepAliveStream = ResponseStream<pb::LeaseKeepAliveResponse>;
-
     async fn lease_keep_alive(
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
-    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+    ) -> Result<Response<ResponseStream<pb::LeaseKeepAliveResponse>>, Status> {
         let requires_leader = requires_leader(&request);
         let inbound = request.into_inner();
         let (out, responses) = mpsc::channel(STREAM_BUFFER);

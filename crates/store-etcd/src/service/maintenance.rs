@@ -6,7 +6,6 @@ use tonic::{Request, Response, Status};
 use trivet_datastore::Revision;
 use trivet_raft_node::PeerRole;
 
-use super::ResponseStream;
 use super::status::Refusal;
 use crate::engine::Engine;
 use crate::failure::Failure;
@@ -83,8 +82,6 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
             hash_revision: wire(hash.hash_revision),
         }))
     }
-
-    type SnapshotStream = ResponseStream<pb::SnapshotResponse>;
 
     async fn move_leader(
         &self,

@@ -14,7 +14,7 @@ mod status;
 mod watch;
 mod watch_stream;
 
-pub(crate) use cluster::{ClusterService, learner_is_ready};
+pub(crate) use cluster::ClusterService;
 pub(crate) use convert::wire;
 pub(crate) use front::Front;
 pub(crate) use kv::KvService;

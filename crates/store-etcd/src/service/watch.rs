@@ -25,12 +25,10 @@ impl WatchService {
 
 #[tonic::async_trait]
 impl pb::watch_server::Watch for WatchService {
-    type WatchStream = ResponseStream<pb::WatchResponse>;
-
     async fn watch(
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    ) -> Result<Response<ResponseStream<pb::WatchResponse>>, Status> {
         let requires_leader = requires_leader(&request);
         let inbound = request.into_inner();
         let (out, responses) = mpsc::channel(STREAM_BUFFER);

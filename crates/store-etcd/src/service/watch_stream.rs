@@ -161,7 +161,7 @@ impl<'a> WatchStream<'a> {
     }
 
     /// Answers a create request that makes no watch.
-    async fn refuse(&self, reason: &str) -> Result<(), End> {
+    async fn refuse(&mut self, reason: &str) -> Result<(), End> {
         self.send(pb::WatchResponse {
             header: Some(self.engine.header()),
             watch_id: NO_WATCH,
@@ -249,7 +249,7 @@ impl<'a> WatchStream<'a> {
         }
     }
 
-    async fn events(&self, id: i64, batch: WatchBatch, fragment: bool) -> Result<(), End> {
+    async fn events(&mut self, id: i64, batch: WatchBatch, fragment: bool) -> Result<(), End> {
         let mut response = pb::WatchResponse {
             header: Some(self.engine.header_at(batch.revision)),
             watch_id: id,
@@ -337,7 +337,7 @@ impl<'a> WatchStream<'a> {
         Ok(())
     }
 
-    async fn notify(&self, id: i64, revision: Revision) -> Result<(), End> {
+    async fn notify(&mut self, id: i64, revision: Revision) -> Result<(), End> {
         self.send(pb::WatchResponse {
             header: Some(self.engine.header_at(revision)),
             watch_id: id,
@@ -346,7 +346,7 @@ impl<'a> WatchStream<'a> {
         .await
     }
 
-    async fn send(&self, response: pb::WatchResponse) -> Result<(), End> {
+    async fn send(&mut self, response: pb::WatchResponse) -> Result<(), End> {
         self.out.send(Ok(response)).await.map_err(|_| None)
     }
 }

@@ -185,7 +185,12 @@ impl Segments {
     pub(super) fn open(&mut self, marks: &[SegmentMark]) -> io::Result<()> {
         for mark in marks {
             let path = self.table.dir.join(file_name(mark.number));
-            let file = self.disk.open(&path, OpenMode::ReadWrite)?;
+            let file = self.disk.open(&path, OpenMode::ReadWrite).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::NotFound => damaged(&path, 0, "the file is missing"),
+                    _ => error,
+                }
+            })?;
             let mut header = [0; HEADER as usize];
             let size = file.size_bytes()?;
             if size < u64::from(mark.size) {
@@ -227,6 +232,11 @@ impl Segments {
 
     pub(super) fn next_number(&self) -> u32 {
         self.next_number
+    }
+
+    /// Numbers below `next` are taken.
+    pub(super) fn skip_numbers(&mut self, next: u32) {
+        self.next_number = self.next_number.max(next);
     }
 
     fn roll(&mut self) -> io::Result<()> {

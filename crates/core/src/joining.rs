@@ -1,0 +1,139 @@
+//! The checks of a server that wants to join. Nothing is written here.
+
+use std::time::Duration;
+
+use trivet_join::{
+    BootstrapBundle, ConnectOptions, DbInfo, JoinError, Role, Supervisor, Token,
+};
+use trivet_pki::Secret;
+
+use crate::config::Config;
+use crate::passwd::Passwd;
+use crate::{StartError, identity};
+
+/// Time for a connection and for an answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause between attempts.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a line says what is being waited for.
+const MESSAGE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What a server that was accepted got.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    /// CAs, keys and passwords, checked.
+    pub(crate) bundle: BootstrapBundle,
+    /// Where the members' stores can be reached, the asked server's first.
+    pub(crate) peer_urls: Vec<String>,
+}
+
+/// Asks `url` until it accepts or refuses. A server that answers "not ready" is waited for; one
+/// that cannot be reached is tried for [`Config::join_timeout`].
+pub(crate) async fn ask(config: &Config, url: &str, new_member: bool) -> Result<Admission, StartError> {
+    let Some(token) = config.token.clone() else {
+        return Err(JoinError::NoToken { url: url.to_owned() }.into());
+    };
+    let clock = &config.env.clock;
+    let started = clock.monotonic();
+    let (mut unreachable_since, mut told_at) = (None, None);
+    loop {
+        let error = match attempt(config, url, &token, new_member).await {
+            Err(StartError::Join(error)) if error.is_transient() => error,
+            other => return other,
+        };
+        let now = clock.monotonic();
+        if let JoinError::Unreachable { .. } = error {
+            let since = *unreachable_since.get_or_insert(now);
+            if now.saturating_sub(since) >= config.join_timeout {
+                return Err(error.into());
+            }
+        } else {
+            unreachable_since = None;
+        }
+        if told_at.is_none_or(|at| now.saturating_sub(at) >= MESSAGE_INTERVAL) {
+            told_at = Some(now);
+            let waited_seconds = now.saturating_sub(started).as_secs();
+            tracing::info!(server = url, waited_seconds, reason = %error, "waiting for the server to join");
+        }
+        tokio::time::sleep(PAUSE.min(config.join_timeout)).await;
+    }
+}
+
+/// One attempt: token, CA, settings, shared files, names.
+async fn attempt(config: &Config, url: &str, token: &Token, new_member: bool) -> Result<Admission, StartError> {
+    let options = ConnectOptions {
+        url: url.to_owned(),
+        dial: None,
+        token: token.clone(),
+        role: Role::Server,
+        now: config.env.clock.wall(),
+        timeout: TIMEOUT,
+    };
+    let server = Supervisor::connect(&options).await?;
+    let theirs = match server.settings().await {
+        Ok(theirs) => theirs,
+        Err(JoinError::WrongToken { address }) => {
+            return Err(why_refused(&server, &token.password(), address).await.into());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let differences = config.settings.differences(&theirs);
+    if !differences.is_empty() {
+        return Err(StartError::SettingsDiffer { differences });
+    }
+    let bundle = server.server_bootstrap().await?;
+    identity::check_bundle(&config.layout, &bundle)?;
+    check_agent_token(config, &bundle)?;
+    let info = server.db_info().await?;
+    if new_member {
+        check_node_name(&config.node_name, &info)?;
+    }
+    Ok(Admission { bundle, peer_urls: peer_urls(&info, url) })
+}
+
+/// The server token was refused: is it the agents'?
+async fn why_refused(server: &Supervisor, password: &Secret, address: String) -> JoinError {
+    let auth = trivet_https::Auth::Basic { user: Role::Node.user().to_owned(), password: password.clone() };
+    let as_agent = match server.with_auth(auth) {
+        Ok(server) => server.settings().await.is_ok(),
+        Err(_) => false,
+    };
+    if as_agent { JoinError::AgentTokenForServer { address } } else { JoinError::WrongToken { address } }
+}
+
+fn check_agent_token(config: &Config, bundle: &BootstrapBundle) -> Result<(), StartError> {
+    let Some(ours) = &config.agent_token else { return Ok(()) };
+    let text = bundle.files.get("PasswdFile").map(|file| String::from_utf8_lossy(&file.content).into_owned());
+    let theirs = Passwd::parse(&text.unwrap_or_default());
+    if theirs.password("node") == Some(ours) {
+        return Ok(());
+    }
+    Err(StartError::SettingsDiffer {
+        differences: vec![trivet_join::SettingDifference {
+            flag: "--agent-token",
+            ours: "one token".to_owned(),
+            theirs: "another".to_owned(),
+        }],
+    })
+}
+
+fn check_node_name(node: &str, info: &DbInfo) -> Result<(), StartError> {
+    match info.members.iter().find(|member| member.node() == node) {
+        Some(member) => Err(StartError::DuplicateNode {
+            node: node.to_owned(),
+            member: member.name.clone(),
+            peer_url: member.peer_urls.first().cloned().unwrap_or_default(),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn peer_urls(info: &DbInfo, asked: &str) -> Vec<String> {
+    let host = asked.strip_prefix("https://").and_then(|rest| rest.rsplit_once(':')).map_or(asked, |(host, _)| host);
+    let mut urls: Vec<String> =
+        info.members.iter().filter(|member| !member.is_learner).flat_map(|member| member.peer_urls.clone()).collect();
+    urls.sort_by_key(|url| !url.contains(&format!("//{host}:")));
+    urls
+}

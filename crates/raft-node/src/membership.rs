@@ -1,0 +1,375 @@
+//! Changes of membership and leadership. The leader carries them out, one at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::Instant as _;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{ChangeMembers, LogIdOptionExt};
+use tokio::time::Instant;
+
+use crate::api::{Error, Peer, Result};
+use crate::consensus::{Member, codec};
+use crate::peers::proto::{call_request, call_response, change};
+use crate::peers::{CallError, PeerAddress, PeerTransport, proto};
+use crate::propose::AskError;
+use crate::shared::{Route, Shared, failure_to_error};
+
+/// A learner may be this many entries behind and still become a voter: the rest is on its way.
+const CAUGHT_UP_ENTRIES: u64 = 64;
+
+/// How long the leader works on one join before it lets the next one have its turn. The
+/// joining member asks again.
+const JOIN_TURN: Duration = Duration::from_secs(30);
+
+/// A learner that moved nothing for this long is spoken of.
+const STALL: Duration = Duration::from_secs(10);
+
+/// Limits of what a member says about itself. All of them together must fit one record of the
+/// log's metadata.
+const NAME_BYTES_MAX: usize = 300;
+const URL_BYTES_MAX: usize = 1024;
+const MEMBERSHIP_BYTES_MAX: usize = 4000;
+
+/// The name without the suffix that tells incarnations of one server apart.
+fn server_name(name: &str) -> &str {
+    name.rsplit_once('-').map_or(name, |(server, _)| server)
+}
+
+fn refused<T>(message: impl Into<String>) -> Result<T> {
+    Err(Error::Refused(message.into()))
+}
+
+impl Shared {
+    /// Carries out a change wherever the leader is.
+    pub(crate) async fn change(&self, mut change: proto::Change) -> Result<()> {
+        let deadline = Instant::now() + self.patience.route;
+        loop {
+            let to = match self.route(deadline).await? {
+                Route::Local => return self.change_here(change).await,
+                // Two members that each believe the other leads must not play ball.
+                Route::Remote(_) if change.forwarded => return Err(self.no_leader()),
+                Route::Remote(to) => to,
+            };
+            change.forwarded = true;
+            let request = proto::CallRequest {
+                header: Some(self.header(to.id)),
+                body: Some(call_request::Body::Change(change.clone())),
+            };
+            change.forwarded = false;
+            let limit = JOIN_TURN + self.patience.outcome;
+            match change_call(self.transport.as_ref(), &to, request, limit).await {
+                Ok(()) => return Ok(()),
+                Err(AskError::Retry) => self.pause(deadline).await?,
+                Err(AskError::Lost(reason)) => return Err(Error::Unknown(reason)),
+                Err(AskError::Failed(error)) => return Err(error),
+            }
+        }
+    }
+
+    async fn change_here(&self, change: proto::Change) -> Result<()> {
+        let Some(kind) = change.kind else { return refused("an unknown change") };
+        if let change::Kind::Transfer(to) = kind {
+            return self.hand_over((to != 0).then_some(to)).await;
+        }
+        if let change::Kind::CheckJoin(member) = &kind {
+            let (id, member) = codec::member_from_proto(member);
+            return self.check_newcomer(id, &member);
+        }
+        let _one_at_a_time = self.changes.lock().await;
+        match kind {
+            change::Kind::AddLearner(member) => {
+                let (id, member) = codec::member_from_proto(&member);
+                self.add_learner(id, member).await
+            }
+            change::Kind::Promote(id) => self.promote(id).await,
+            change::Kind::Remove(id) => self.remove(id).await,
+            change::Kind::Update(member) => {
+                let (id, member) = codec::member_from_proto(&member);
+                self.update(id, member).await
+            }
+            change::Kind::Join(member) => {
+                let (id, member) = codec::member_from_proto(&member);
+                self.take_in(id, member).await
+            }
+            change::Kind::Transfer(_) | change::Kind::CheckJoin(_) => Ok(()),
+        }
+    }
+
+    fn check_newcomer(&self, id: u64, member: &Member) -> Result<()> {
+        check_member(id, member)?;
+        let membership = self.membership();
+        for (other, known) in membership.nodes() {
+            if *other == id {
+                continue;
+            }
+            if known.peer_url == member.peer_url {
+                return refused(format!(
+                    "{} is the address of member {other:x} ({}) already; remove that member first if it is gone for good",
+                    member.peer_url, known.name
+                ));
+            }
+            if server_name(&known.name) == server_name(&member.name) {
+                return refused(format!(
+                    "duplicate node name: {} is member {other:x} already; remove that member first if its data is gone, or choose another name",
+                    server_name(&member.name)
+                ));
+            }
+        }
+        let size = codec::encode_stored_membership(&membership).len()
+            + member.name.len()
+            + member.peer_url.len()
+            + member.client_url.len();
+        if size > MEMBERSHIP_BYTES_MAX {
+            return refused("the cluster has no room for another member's description");
+        }
+        Ok(())
+    }
+
+    async fn write(&self, changes: ChangeMembers<u64, Member>, retain: bool) -> Result<()> {
+        let written =
+            tokio::time::timeout(self.patience.outcome, self.raft.change_membership(changes, retain)).await;
+        match written {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(self.no_leader()),
+            Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error)))) => refused(error.to_string()),
+            Ok(Err(error)) => Err(Error::Unknown(error.to_string())),
+            Err(_) => Err(Error::Unknown("no quorum answered in time".into())),
+        }
+    }
+
+    async fn add_learner(&self, id: u64, member: Member) -> Result<()> {
+        self.check_newcomer(id, &member)?;
+        if self.membership().get_node(&id).is_some() {
+            return self.update(id, member).await;
+        }
+        self.write(ChangeMembers::AddNodes(BTreeMap::from([(id, member)])), true).await
+    }
+
+    fn is_voter(&self, id: u64) -> bool {
+        self.membership().voter_ids().any(|voter| voter == id)
+    }
+
+    /// Entries of the local log that the member is not known to hold; `None` when nothing is
+    /// known of it.
+    fn lag(&self, id: u64) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = metrics.replication.as_ref()?.get(&id)?.as_ref()?.index;
+        Some(metrics.last_log_index.unwrap_or(0).saturating_sub(matched))
+    }
+
+    async fn promote(&self, id: u64) -> Result<()> {
+        if self.membership().get_node(&id).is_none() {
+            return refused(format!("there is no member {id:x}"));
+        }
+        if self.is_voter(id) {
+            return Ok(());
+        }
+        if self.lag(id).is_none_or(|lag| lag > CAUGHT_UP_ENTRIES) {
+            return refused(format!("learner {id:x} is not in sync with the leader yet"));
+        }
+        self.write(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await
+    }
+
+    /// Learner first, voter once caught up. Asking again goes on where the last time ended.
+    async fn take_in(&self, id: u64, member: Member) -> Result<()> {
+        self.add_learner(id, member.clone()).await?;
+        let end = Instant::now() + JOIN_TURN;
+        let mut metrics = self.raft.metrics();
+        let mut best = u64::MAX;
+        let mut moved = Instant::now();
+        let mut spoken = false;
+        while !self.is_voter(id) {
+            let lag = self.lag(id);
+            if lag.is_some_and(|lag| lag <= CAUGHT_UP_ENTRIES) {
+                tracing::info!(id = format_args!("{id:x}"), name = member.name, "a learner has caught up and becomes a voter");
+                return self.promote(id).await;
+            }
+            if lag.is_some_and(|lag| lag < best) {
+                best = lag.unwrap_or(best);
+                moved = Instant::now();
+            }
+            if moved.elapsed() > STALL && !spoken {
+                spoken = true;
+                tracing::warn!(
+                    id = format_args!("{id:x}"), name = member.name, url = member.peer_url,
+                    "a learner makes no progress; is its peer address reachable from here?"
+                );
+            }
+            if Instant::now() >= end {
+                return Err(Error::Overloaded);
+            }
+            if !self.leadership.borrow().local {
+                return Err(self.no_leader());
+            }
+            let wait = tokio::time::timeout(Duration::from_millis(200), metrics.changed());
+            if let Ok(Err(_)) = wait.await {
+                return Err(Error::Stopped);
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, id: u64) -> Result<()> {
+        let membership = self.membership();
+        if membership.get_node(&id).is_none() {
+            return refused(format!("there is no member {id:x}"));
+        }
+        let remaining: BTreeSet<u64> = membership.voter_ids().filter(|voter| *voter != id).collect();
+        if !self.is_voter(id) {
+            return self.write(ChangeMembers::RemoveNodes(BTreeSet::from([id])), false).await;
+        }
+        if remaining.is_empty() {
+            return refused("the last voter cannot be removed");
+        }
+        let started = remaining.iter().filter(|voter| self.is_started(**voter)).count();
+        let quorum = remaining.len() / 2 + 1;
+        if started < quorum {
+            return refused(format!(
+                "re-configuration failed due to not enough started members: without member {id:x} the cluster has {} voters and needs {quorum} running, but {started} are",
+                remaining.len()
+            ));
+        }
+        self.write(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false).await
+    }
+
+    /// Whether the leader has lately heard of a member.
+    fn is_started(&self, id: u64) -> bool {
+        if id == self.local.id {
+            return true;
+        }
+        self.last_contact(id).is_some_and(|age| age < self.election_timeout * 2)
+    }
+
+    /// Time since the leader last had an answer from a member.
+    pub(crate) fn last_contact(&self, id: u64) -> Option<Duration> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let acked = metrics.heartbeat.as_ref()?.get(&id)?.as_ref()?;
+        Some(acked.elapsed())
+    }
+
+    async fn update(&self, id: u64, member: Member) -> Result<()> {
+        check_member(id, &member)?;
+        let membership = self.membership();
+        let Some(known) = membership.get_node(&id) else { return refused(format!("there is no member {id:x}")) };
+        if *known == member {
+            return Ok(());
+        }
+        if let Some((other, _)) =
+            membership.nodes().find(|(other, known)| **other != id && known.peer_url == member.peer_url)
+        {
+            return refused(format!("{} is the address of member {other:x} already", member.peer_url));
+        }
+        self.write(ChangeMembers::SetNodes(BTreeMap::from([(id, member)])), true).await
+    }
+
+    /// Hands leadership over; returns when another member leads.
+    pub(crate) async fn hand_over(&self, to: Option<u64>) -> Result<()> {
+        if to == Some(self.local.id) {
+            return Ok(());
+        }
+        let candidates: Vec<u64> =
+            self.membership().voter_ids().filter(|id| *id != self.local.id && self.is_started(*id)).collect();
+        let target = match to {
+            Some(id) if candidates.contains(&id) => id,
+            Some(id) => return refused(format!("member {id:x} is no running voter")),
+            None => {
+                let metrics = self.raft.metrics();
+                let metrics = metrics.borrow_watched();
+                let matched = |id: &u64| {
+                    metrics.replication.as_ref().and_then(|known| known.get(id)).and_then(|id| id.index())
+                };
+                match candidates.iter().max_by_key(|id| matched(id)) {
+                    Some(id) => *id,
+                    None => return refused("there is no other running voter"),
+                }
+            }
+        };
+        self.raft.trigger().transfer_leader(target).await.map_err(|_| Error::Stopped)?;
+        let mut metrics = self.raft.server_metrics();
+        let moved = async {
+            loop {
+                let leader = metrics.borrow_watched().current_leader;
+                if leader.is_some_and(|leader| leader != self.local.id) {
+                    return;
+                }
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        match tokio::time::timeout(self.election_timeout * 4, moved).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(Error::Unknown("the transfer did not finish in time".into())),
+        }
+    }
+}
+
+/// What a member says about itself must be usable by the others.
+fn check_member(id: u64, member: &Member) -> Result<()> {
+    if id == 0 {
+        return refused("a member needs an identity");
+    }
+    if member.name.is_empty() || member.name.len() > NAME_BYTES_MAX {
+        return refused(format!("a member's name has 1 to {NAME_BYTES_MAX} bytes"));
+    }
+    if member.client_url.len() > URL_BYTES_MAX || member.peer_url.len() > URL_BYTES_MAX {
+        return refused(format!("a member's addresses have at most {URL_BYTES_MAX} bytes each"));
+    }
+    match member.peer_url.parse::<http::Uri>() {
+        Ok(uri) if uri.scheme_str() == Some("https") && uri.host().is_some() && uri.port_u16().is_some() => Ok(()),
+        _ => refused(format!("{:?} is no peer address of the form https://host:port", member.peer_url)),
+    }
+}
+
+/// Asks one peer for a change.
+pub(crate) async fn change_call(
+    transport: &dyn PeerTransport,
+    to: &PeerAddress,
+    request: proto::CallRequest,
+    limit: Duration,
+) -> Result<(), AskError> {
+    match transport.call(to, request, limit).await {
+        Ok(proto::CallResponse { body: Some(call_response::Body::Done(_)) }) => Ok(()),
+        Ok(proto::CallResponse { body: Some(call_response::Body::Failure(failure)) }) => {
+            Err(failure_to_error(&failure).map_or(AskError::Retry, AskError::Failed))
+        }
+        Ok(_) => Err(AskError::Lost("the peer answered something else".into())),
+        Err(CallError::NotSent(_)) => Err(AskError::Retry),
+        Err(error @ CallError::Lost(_)) => Err(AskError::Lost(error.to_string())),
+    }
+}
+
+/// The change that makes a peer do `kind`.
+pub(crate) fn change(kind: change::Kind) -> proto::Change {
+    proto::Change { kind: Some(kind), forwarded: false }
+}
+
+pub(crate) fn peer_to_proto(peer: &Peer) -> proto::Member {
+    codec::member_to_proto(peer.id, &Member::from(peer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_names_ignore_the_incarnation() {
+        assert_eq!(server_name("server-1-ab12cd34"), "server-1");
+        assert_eq!(server_name("server"), "server");
+    }
+
+    #[test]
+    fn members_must_be_reachable() {
+        let member = |url: &str| Member { name: "a".into(), peer_url: url.into(), client_url: String::new() };
+        assert!(check_member(1, &member("https://127.0.0.1:2380")).is_ok());
+        assert!(check_member(1, &member("https://[::1]:2380")).is_ok());
+        assert!(check_member(0, &member("https://127.0.0.1:2380")).is_err());
+        for bad in ["", "http://127.0.0.1:2380", "https://127.0.0.1", "127.0.0.1:2380"] {
+            assert!(check_member(1, &member(bad)).is_err(), "{bad}");
+        }
+    }
+}

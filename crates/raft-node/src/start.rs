@@ -1,0 +1,385 @@
+//! Bringing a node up, and taking it down.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use openraft::{Config, SnapshotPolicy};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use trivet_env::{Disk, Env};
+use trivet_wal::{Wal, WalOptions};
+
+use crate::api::{Error, LeaderQuery, LogPosition, Peer, Result, StartMode, StateMachine};
+use crate::batch::{Batcher, Patience};
+use crate::consensus::log::LogStore;
+use crate::consensus::machine::{MachineAdapter, MachineThread};
+use crate::consensus::network::{Network, NetworkContext};
+use crate::consensus::snapshot::Spool;
+use crate::consensus::{Member, Raft, StoredMembership, TypeConfig};
+use crate::failure::Failure;
+use crate::join;
+use crate::node::{Leadership, RaftNode, storage};
+use crate::peers::{PeerTransport, proto};
+use crate::propose::{FORWARDS_IN_FLIGHT, PROPOSALS_IN_FLIGHT, READERS_MAX, sink};
+use crate::service::Service;
+use crate::shared::Shared;
+use crate::tasks::{self, Retention};
+
+/// How long the state machine may take for a last checkpoint.
+pub(crate) const CHECKPOINT_ON_STOP: Duration = Duration::from_secs(10);
+
+/// Where the log lies below the node's directory.
+const LOG_DIR: &str = "log";
+
+/// Everything a node is made of, except state machine and network: [`crate::NodeConfig`] without
+/// TLS and addresses.
+#[derive(Clone)]
+pub struct Parts {
+    /// The world.
+    pub env: Env,
+    /// Directory of the log.
+    pub dir: PathBuf,
+    /// This member.
+    pub local: Peer,
+    /// Identity of the cluster on [`StartMode::Found`].
+    pub cluster_id: u64,
+    /// Interval between heartbeats.
+    pub heartbeat: Duration,
+    /// Minimum election timeout.
+    pub election_timeout: Duration,
+    /// What to do when there is no data.
+    pub start: StartMode,
+    /// When the log is purged.
+    pub retention: Retention,
+}
+
+pub(crate) async fn start(
+    parts: Parts,
+    machine: Box<dyn StateMachine>,
+    query: Arc<dyn LeaderQuery>,
+    transport: Arc<dyn PeerTransport>,
+) -> Result<Arc<RaftNode>> {
+    if parts.local.id == 0 {
+        return Err(Error::Refused("a member needs an identity other than 0".into()));
+    }
+    let config = library_config(&parts)?;
+    // A newcomer asks before it writes anything.
+    let found = match &parts.start {
+        StartMode::Join { peer_urls } if !has_log(&parts).await? => {
+            join::probe(transport.as_ref(), &parts.local, peer_urls).await?
+        }
+        _ => parts.cluster_id,
+    };
+    let stop = CancellationToken::new();
+    let failure = Arc::new(Failure::new(stop.clone()));
+    let log = open_log(&parts, failure.clone()).await?;
+    let identity = match identify(&parts, &log, found, machine.applied()).await {
+        Ok(identity) => identity,
+        Err(error) => {
+            close(log).await;
+            return Err(error);
+        }
+    };
+    let membership = log.membership().map_err(storage)?.unwrap_or_default();
+    let (machine, thread) =
+        MachineAdapter::start(machine, membership, log.clone(), failure.clone()).map_err(storage)?;
+    let (removed, told) = {
+        let removed = watch::Sender::new(None);
+        let told = removed.subscribe();
+        (removed, told)
+    };
+    let context = NetworkContext {
+        transport: transport.clone(),
+        cluster_id: identity.cluster_id,
+        local: parts.local.id,
+        append_deadline: (parts.election_timeout * 2).max(Duration::from_secs(1)),
+        removed,
+    };
+    let network = Network(Arc::new(context));
+    let raft = match Raft::new(parts.local.id, config, network, log.clone(), machine.clone()).await {
+        Ok(raft) => raft,
+        Err(error) => {
+            machine.stop().await;
+            close(log).await;
+            return Err(storage(error));
+        }
+    };
+    machine.set_running();
+    published(&raft).await;
+    let node = assemble(&parts, identity.cluster_id, raft, machine, log, transport, query, failure, thread);
+    let joined = Arc::new(AtomicBool::new(identity.joined));
+    let up = bring_up(&node, &parts, &identity, told, joined).await;
+    match up {
+        Ok(()) => Ok(node),
+        Err(error) => {
+            node.shutdown().await;
+            Err(error)
+        }
+    }
+}
+
+/// Waits until the metrics show what was recovered: they start out empty, and everything that
+/// asks for the membership reads them.
+async fn published(raft: &Raft) {
+    let state = raft.with_raft_state(|state| *state.membership_state.effective().log_id()).await;
+    // If the library has stopped already, that is noticed elsewhere.
+    let Ok(recovered) = state else { return };
+    let shown = |metrics: &openraft::RaftMetrics<TypeConfig>| *metrics.membership_config.log_id() >= recovered;
+    if let Err(error) = raft.wait(Some(Duration::from_secs(10))).metrics(shown, "recovered state").await {
+        tracing::warn!(%error, "the recovered state is not shown yet");
+    }
+}
+
+/// Everything but the first steps is the library's; these are its settings.
+fn library_config(parts: &Parts) -> Result<Arc<Config>> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let heartbeat = millis(parts.heartbeat).max(1);
+    // The library waits for the leader's lease (its maximum timeout) and then for a timeout
+    // between minimum and maximum. Half of what was asked for makes the sum what was asked for:
+    // between 1.5 and 2 times the election timeout.
+    let longest = millis(parts.election_timeout).max(heartbeat * 3);
+    let shortest = (longest / 2).max(heartbeat + 1);
+    let config = Config {
+        cluster_name: String::from("trivet"),
+        heartbeat_interval: heartbeat,
+        election_timeout_min: shortest,
+        election_timeout_max: longest,
+        // Entries hold up to 512 commands: count few of them per message.
+        max_payload_entries: 64,
+        // Checkpoints and purging follow the state machine; see `tasks::maintain`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        replication_lag_threshold: u64::MAX,
+        enable_pre_vote: Some(true),
+        // A leader that hears nobody falls silent, so that followers who still hear it may elect
+        // another.
+        quorum_loss_probe_interval: Some(longest * 3),
+        backoff: String::from("50ms 100ms 200ms ..400ms"),
+        api_channel_size: Some(4096),
+        notification_channel_size: Some(4096),
+        ..Config::default()
+    };
+    let config = config.validate().map_err(|error| Error::Refused(error.to_string()))?;
+    Ok(Arc::new(config))
+}
+
+async fn has_log(parts: &Parts) -> Result<bool> {
+    let (disk, dir) = (parts.env.disk.clone(), parts.dir.join(LOG_DIR));
+    blocking(move || Ok(disk.exists(&dir)? && !disk.read_dir(&dir)?.is_empty())).await
+}
+
+async fn open_log(parts: &Parts, failure: Arc<Failure>) -> Result<LogStore> {
+    let (disk, dir) = (parts.env.disk.clone(), parts.dir.clone());
+    let options = WalOptions::new(parts.env.rng.next_u64());
+    blocking(move || {
+        prepare_dir(disk.as_ref(), &dir)?;
+        let (wal, recovered) = Wal::open(disk, &dir.join(LOG_DIR), options)?;
+        if recovered.torn_bytes > 0 {
+            tracing::info!(bytes = recovered.torn_bytes, "cut an unfinished write off the end of the log");
+        }
+        Ok(LogStore::new(wal, failure))
+    })
+    .await
+}
+
+fn prepare_dir(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
+    disk.create_dir_all(dir)?;
+    Spool::clean(disk, dir)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(storage),
+        Err(error) => Err(storage(error)),
+    }
+}
+
+async fn close(log: LogStore) {
+    // It is given up anyway.
+    let _ = blocking(move || log.close()).await;
+}
+
+/// Who this member is: as recorded, or recorded now.
+async fn identify(parts: &Parts, log: &LogStore, cluster_id: u64, applied: LogPosition) -> Result<proto::Identity> {
+    if let Some(identity) = log.identity().map_err(storage)? {
+        if identity.node_id != parts.local.id {
+            return Err(Error::Refused(format!(
+                "{} holds the data of member {:x}, not of {:x}",
+                parts.dir.display(),
+                identity.node_id,
+                parts.local.id
+            )));
+        }
+        if !identity.joined && parts.start == StartMode::Resume {
+            return Err(Error::Refused(format!(
+                "the member in {} never finished its first start; start it again the way it was started first",
+                parts.dir.display()
+            )));
+        }
+        return Ok(identity);
+    }
+    if parts.start == StartMode::Resume {
+        return Err(Error::Refused(format!("there is no data in {}", parts.dir.display())));
+    }
+    if applied != LogPosition::default() {
+        return Err(Error::Storage(format!(
+            "the state machine has data but the log in {} is new; remove this member from the cluster and let it join with empty directories",
+            parts.dir.display()
+        )));
+    }
+    if cluster_id == 0 {
+        return Err(Error::Refused("a cluster needs an identity other than 0".into()));
+    }
+    let identity = proto::Identity { cluster_id, node_id: parts.local.id, joined: false };
+    log.save_identity(&identity).await.map_err(storage)?;
+    Ok(identity)
+}
+
+#[allow(clippy::too_many_arguments, reason = "each is a part of the node, named once, here")]
+fn assemble(
+    parts: &Parts,
+    cluster_id: u64,
+    raft: Raft,
+    machine: MachineAdapter,
+    log: LogStore,
+    transport: Arc<dyn PeerTransport>,
+    query: Arc<dyn LeaderQuery>,
+    failure: Arc<Failure>,
+    thread: MachineThread,
+) -> Arc<RaftNode> {
+    let stop = failure.token();
+    let tracker = TaskTracker::new();
+    let mut tasks: Vec<(&'static str, futures_util::future::BoxFuture<'static, ()>)> = Vec::new();
+    let (reads, readers) = mpsc::channel(READERS_MAX);
+    let shared = Arc::new_cyclic(|weak| {
+        let commit = sink(weak.clone(), |node: Arc<Shared>, commands| Box::pin(async move { node.commit(commands).await }));
+        let (proposals, proposing) = Batcher::new(PROPOSALS_IN_FLIGHT, commit);
+        let forward = sink(weak.clone(), |node: Arc<Shared>, commands| Box::pin(node.forward(commands)));
+        let (forwards, forwarding) = Batcher::new(FORWARDS_IN_FLIGHT, forward);
+        tasks.push(("proposals", Box::pin(proposing)));
+        tasks.push(("forwarding", Box::pin(forwarding)));
+        Shared {
+            env: parts.env.clone(),
+            dir: parts.dir.clone(),
+            local: parts.local.clone(),
+            cluster_id,
+            election_timeout: parts.election_timeout,
+            patience: Patience {
+                route: parts.election_timeout * 10,
+                outcome: parts.election_timeout * 20,
+            },
+            raft,
+            machine,
+            log,
+            transport,
+            query,
+            failure: failure.clone(),
+            leadership: watch::Sender::new(Leadership::default()),
+            look_again: Notify::new(),
+            heard: std::sync::Mutex::new(None),
+            last_leader: AtomicU64::new(0),
+            proposals,
+            forwards,
+            reads,
+            changes: Mutex::new(()),
+        }
+    });
+    tasks.push(("reads", Box::pin(shared.clone().read_rounds(readers))));
+    tasks.push(("leadership", Box::pin(tasks::keep_leadership(shared.clone()))));
+    tasks.push(("maintenance", Box::pin(tasks::maintain(shared.clone(), parts.retention))));
+    tasks.push(("consensus", Box::pin(tasks::watch_library(shared.clone()))));
+    for (name, task) in tasks {
+        tasks::spawn(&tracker, &stop, &failure, name, task);
+    }
+    tracker.spawn(take_down(shared.clone(), thread));
+    tracker.close();
+    Arc::new(RaftNode { shared, tracker })
+}
+
+/// Waits for the end, whatever brings it, and stops what runs below the tasks.
+async fn take_down(node: Arc<Shared>, thread: MachineThread) {
+    node.failure.stopped().await;
+    // Fails only if the library's task panicked, which has been noted.
+    let _ = node.raft.shutdown().await;
+    node.machine.stop().await;
+    let log = node.log.clone();
+    let stopped = blocking(move || {
+        thread.join();
+        log.close()
+    })
+    .await;
+    if let Err(error) = stopped {
+        tracing::warn!(%error, "the log was not closed cleanly");
+    }
+}
+
+/// Opens the door and becomes what the start mode asks for.
+async fn bring_up(
+    node: &Arc<RaftNode>,
+    parts: &Parts,
+    identity: &proto::Identity,
+    told: watch::Receiver<Option<crate::consensus::LogId>>,
+    joined: Arc<AtomicBool>,
+) -> Result<()> {
+    let shared = &node.shared;
+    let stop = shared.failure.token();
+    let removal = tasks::notice_removal(shared.clone(), told, joined.clone());
+    tasks::spawn(&node.tracker, &stop, &shared.failure, "membership", removal);
+    let service = Arc::new(Service(shared.clone()));
+    let serving = shared.transport.serve(service, stop.clone()).await.map_err(storage)?;
+    let (failure, stopping) = (shared.failure.clone(), stop.clone());
+    node.tracker.spawn(async move {
+        serving.await;
+        if !stopping.is_cancelled() {
+            failure.set(&"the peer listener ended");
+        }
+    });
+    if identity.joined {
+        return Ok(());
+    }
+    match &parts.start {
+        StartMode::Resume => return Ok(()),
+        StartMode::Found => found(shared, parts).await?,
+        StartMode::Join { peer_urls } => {
+            let asked = join::ask(shared.transport.as_ref(), identity.cluster_id, &parts.local, peer_urls);
+            tokio::select! {
+                taken = asked => taken?,
+                stop = shared.failure.stopped() => return Err(stop.error()),
+            }
+        }
+    }
+    be_voter(shared).await?;
+    let identity = proto::Identity { joined: true, ..*identity };
+    shared.log.save_identity(&identity).await.map_err(storage)?;
+    joined.store(true, Ordering::Release);
+    Ok(())
+}
+
+async fn found(node: &Arc<Shared>, parts: &Parts) -> Result<()> {
+    if node.raft.is_initialized().await.map_err(storage)? {
+        return Ok(());
+    }
+    let members = std::collections::BTreeMap::from([(parts.local.id, Member::from(&parts.local))]);
+    node.raft.initialize(members).await.map_err(storage)
+}
+
+/// Waits until this member counts as a voter in its own applied log, and knows a leader.
+async fn be_voter(node: &Arc<Shared>) -> Result<()> {
+    let mut membership = node.machine.watch_membership();
+    let mut leadership = node.leadership.subscribe();
+    let listed = |stored: &StoredMembership| {
+        // During a joint change it is listed already; the change ends by itself.
+        stored.voter_ids().any(|id| id == node.local.id) && stored.get_joint_config().len() == 1
+    };
+    let ready = async {
+        membership.wait_for(listed).await.map_err(|_| Error::Stopped).map(|_| ())?;
+        leadership.wait_for(|now| now.leader.is_some()).await.map_err(|_| Error::Stopped).map(|_| ())
+    };
+    tokio::select! {
+        ready = ready => ready,
+        stop = node.failure.stopped() => Err(stop.error()),
+    }
+}

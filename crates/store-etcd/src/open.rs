@@ -1,0 +1,268 @@
+//! Opening a member: its directory, its node, its listeners.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use trivet_datastore::{ClusterStart, Effect, Error, Result};
+use trivet_env::Env;
+use trivet_raft_node::{self as raft, NodeConfig, Peer, RaftNode, StartMode};
+
+use crate::backend::NAME;
+use crate::engine::{Engine, Parts};
+use crate::failure::Failure;
+use crate::format::Format;
+use crate::http::Plain;
+use crate::lease::{LeaseKeeper, expire};
+use crate::limits::Timing;
+use crate::service::{Front, Listener};
+use crate::state::{self, StateConfig};
+use crate::store::EtcdStore;
+use crate::tls;
+
+/// How often a member tries to tell the cluster its own name and addresses.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(500);
+
+/// Everything a member needs to know. Prepared TLS settings instead of files: see
+/// [`EtcdBackend`](crate::EtcdBackend) for those.
+#[derive(Clone)]
+pub struct StoreConfig {
+    /// The world.
+    pub env: Env,
+    /// The store's own directory; created when missing.
+    pub dir: PathBuf,
+    /// Name of the member, for people.
+    pub member_name: String,
+    /// How peers are reached; `None` for a store that is to stay alone.
+    pub peers: Option<PeerSettings>,
+    /// Where etcd clients are served; may be empty.
+    pub clients: Vec<ClientListener>,
+    /// Where clients reach this member, as told to others; may be empty.
+    pub client_url: String,
+    /// Plain HTTP for health and metrics; must be a loopback address.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Interval between heartbeats of a leader.
+    pub heartbeat: Duration,
+    /// A follower that hears nothing for this long (up to twice as long) stands for election.
+    pub election_timeout: Duration,
+    /// Interval of progress notifications on watches that ask for them.
+    pub watch_progress: Duration,
+    /// What to do when there is no data yet.
+    pub start: ClusterStart,
+}
+
+/// How peers reach this member, and it them.
+#[derive(Clone)]
+pub struct PeerSettings {
+    /// Addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// `https://host:port` for the others.
+    pub url: String,
+    /// Requires and verifies the certificates of peers.
+    pub server_tls: Arc<rustls::ServerConfig>,
+    /// Shows a certificate to peers.
+    pub client_tls: Arc<rustls::ClientConfig>,
+}
+
+/// An address that etcd clients connect to.
+#[derive(Clone)]
+pub struct ClientListener {
+    /// Where; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// TLS; `None` is allowed on loopback addresses only.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl StoreConfig {
+    /// A store in this process only: one member, nothing listening, founded when `dir` is
+    /// empty.
+    pub fn single(env: Env, dir: PathBuf) -> Self {
+        Self {
+            env,
+            dir,
+            member_name: "single".to_owned(),
+            peers: None,
+            clients: Vec::new(),
+            client_url: String::new(),
+            metrics_listen: None,
+            heartbeat: Duration::from_millis(100),
+            election_timeout: Duration::from_secs(1),
+            watch_progress: crate::DEFAULT_WATCH_PROGRESS,
+            start: ClusterStart::Found,
+        }
+    }
+}
+
+/// Opens a store: founds, joins or resumes, as [`StoreConfig::start`] says, and serves.
+///
+/// Errors: `Invalid` when the settings or the directory's data do not allow it (nothing was
+/// started then), `Corrupt` for damaged data, `Unavailable` when an address is taken or no peer
+/// answers.
+pub async fn open(config: StoreConfig) -> Result<Arc<EtcdStore>> {
+    let listeners = bind(&config).await?;
+    let timing = Timing::new(config.election_timeout, config.watch_progress);
+    let (format, start) = claim(&config)?;
+
+    let state = StateConfig::new(config.env.clone(), config.dir.join("state"));
+    let (machine, shared) =
+        state::open(state).map_err(|error| Error::Corrupt(format!("the replicated state: {error}")))?;
+    let peers = match &config.peers {
+        Some(peers) => peers.clone(),
+        None => tls::alone(config.env.clock.wall())?,
+    };
+    let local = Peer {
+        id: format.member_id,
+        name: config.member_name.clone(),
+        peer_url: peers.url,
+        client_url: config.client_url.clone(),
+    };
+    let keeper = LeaseKeeper::new(config.env.clone(), shared.clone(), timing);
+    let node = RaftNode::start(
+        NodeConfig {
+            env: config.env.clone(),
+            dir: config.dir.join("raft"),
+            local: local.clone(),
+            cluster_id: format.cluster_id,
+            listen: peers.listen,
+            server_tls: peers.server_tls,
+            client_tls: peers.client_tls,
+            heartbeat: config.heartbeat,
+            election_timeout: config.election_timeout,
+            start,
+        },
+        Box::new(machine),
+        keeper.clone(),
+    )
+    .await
+    .map_err(Failure::Raft)?;
+    keeper.attach(&node);
+
+    let engine = Engine::new(Parts { env: config.env.clone(), node, shared, timing });
+    let ready = Format { ready: true, cluster_id: engine.cluster_id, ..format.clone() };
+    if ready != format {
+        ready.store(&*config.env.disk, &config.dir).map_err(|error| io(&error))?;
+    }
+    let addresses = serve(&engine, listeners)?;
+    engine.tasks.spawn(expire(engine.clone(), keeper));
+    engine.tasks.spawn(publish(engine.clone(), local));
+    engine.tasks.spawn(follow_node(engine.clone()));
+    Ok(Arc::new(EtcdStore::new(engine, addresses)))
+}
+
+/// Reads or makes the directory's `FORMAT`, and decides how the node starts.
+fn claim(config: &StoreConfig) -> Result<(Format, StartMode)> {
+    let disk = &*config.env.disk;
+    let wanted = match &config.start {
+        ClusterStart::Found => StartMode::Found,
+        ClusterStart::Join { peer_urls } => StartMode::Join { peer_urls: peer_urls.clone() },
+        ClusterStart::Resume => StartMode::Resume,
+    };
+    match Format::load(disk, &config.dir).map_err(|error| io(&error))? {
+        Some(format) if format.backend != NAME => Err(Error::Invalid(format!(
+            "{} belongs to the {} backend",
+            config.dir.display(),
+            format.backend
+        ))),
+        // A member that once was ready has data; if its log is gone, that is damage.
+        Some(format) if format.ready => Ok((format, StartMode::Resume)),
+        Some(format) => Ok((format, wanted)),
+        None if wanted == StartMode::Resume => Err(Error::Invalid(format!(
+            "there is no store in {}: nothing to resume from. Found a new cluster or join an existing one",
+            config.dir.display()
+        ))),
+        None => {
+            let random = || config.env.rng.next_u64().max(1);
+            let joining = matches!(wanted, StartMode::Join { .. });
+            let format = Format {
+                backend: NAME.to_owned(),
+                cluster_id: if joining { 0 } else { random() },
+                member_id: random(),
+                ready: false,
+                imported_from: None,
+            };
+            disk.create_dir_all(&config.dir).map_err(|error| io(&error))?;
+            if let Some(parent) = config.dir.parent() {
+                disk.sync_dir(parent).map_err(|error| io(&error))?;
+            }
+            format.store(disk, &config.dir).map_err(|error| io(&error))?;
+            Ok((format, wanted))
+        }
+    }
+}
+
+struct Listeners {
+    clients: Vec<Listener>,
+    metrics: Option<Listener>,
+}
+
+async fn bind(config: &StoreConfig) -> Result<Listeners> {
+    let mut clients = Vec::new();
+    for client in &config.clients {
+        clients.push(Listener::bind(client.address, client.tls.clone()).await.map_err(|error| io(&error))?);
+    }
+    let metrics = match config.metrics_listen {
+        Some(address) => Some(Listener::bind(address, None).await.map_err(|error| io(&error))?),
+        None => None,
+    };
+    Ok(Listeners { clients, metrics })
+}
+
+fn serve(engine: &Arc<Engine>, listeners: Listeners) -> Result<Vec<SocketAddr>> {
+    let mut addresses = Vec::new();
+    let front = Front::new(engine.clone());
+    for listener in listeners.clients {
+        let address = listener.local_addr().map_err(|error| io(&error))?;
+        tracing::info!(%address, "serving etcd clients");
+        addresses.push(address);
+        engine.tasks.spawn(listener.serve(front.clone(), engine.stop.clone(), engine.tasks.clone()));
+    }
+    if let Some(listener) = listeners.metrics {
+        let plain = Plain(engine.clone());
+        engine.tasks.spawn(listener.serve(plain, engine.stop.clone(), engine.tasks.clone()));
+    }
+    Ok(addresses)
+}
+
+/// Sees to it that the cluster knows this member by its present name and addresses.
+async fn publish(engine: Arc<Engine>, local: Peer) {
+    let known = || engine.node.status().peers.iter().any(|peer| peer.peer == local);
+    while !known() {
+        let told = tokio::select! {
+            () = engine.stop.cancelled() => return,
+            told = engine.node.update_peer(local.clone()) => told,
+        };
+        match told {
+            Ok(()) => return,
+            Err(error @ (raft::Error::Refused(_) | raft::Error::Stopped | raft::Error::Storage(_))) => {
+                tracing::warn!(%error, "the cluster does not take this member's name and addresses");
+                return;
+            }
+            Err(error) => tracing::debug!(%error, "telling the cluster this member's addresses failed for now"),
+        }
+        tokio::select! {
+            () = engine.stop.cancelled() => return,
+            () = tokio::time::sleep(PUBLISH_PAUSE) => {}
+        }
+    }
+}
+
+/// Ends everything when the node ends by itself.
+async fn follow_node(engine: Arc<Engine>) {
+    let reason = tokio::select! {
+        () = engine.stop.cancelled() => return,
+        reason = engine.node.stopped() => reason,
+    };
+    if let Some(reason) = reason {
+        tracing::error!(reason, "the store has stopped");
+    }
+    engine.stop.cancel();
+}
+
+fn io(error: &std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::InvalidData => Error::Corrupt(error.to_string()),
+        std::io::ErrorKind::InvalidInput => Error::Invalid(error.to_string()),
+        _ => Error::Unavailable { reason: error.to_string(), retry_after: None, effect: Effect::None },
+    }
+}

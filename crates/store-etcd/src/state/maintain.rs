@@ -1,0 +1,169 @@
+//! Work on files: checkpoints, removing what was compacted, rewriting sparse segments.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use trivet_mvcc::{ReadValues, Values};
+
+use super::checkpoint::{self, Image};
+use super::segments::{self, SegmentMark};
+use super::shared::{Inner, Shared};
+
+/// Pause between two steps, so that whoever applies gets the lock.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Keys visited by one step of removal.
+const REMOVE_KEYS: usize = 1000;
+/// Keys visited by one step of rewriting.
+const MOVE_KEYS: usize = 256;
+/// Checkpoints kept: the newest, and one to fall back to should that be damaged.
+const KEPT: usize = 2;
+
+/// Sparse segments on their way into others.
+pub(super) struct Relocation {
+    from: BTreeSet<u32>,
+    cursor: Option<Vec<u8>>,
+}
+
+/// Which checkpoints there are.
+#[derive(Default)]
+pub(super) struct Work {
+    /// Number and segments, oldest first.
+    pub(super) checkpoints: Vec<(u64, Vec<SegmentMark>)>,
+    pub(super) next_number: u64,
+}
+
+/// What the worker is asked for.
+pub(super) enum Job {
+    /// Write a checkpoint.
+    Checkpoint,
+    /// There is something to remove.
+    Maintain,
+}
+
+/// The worker thread. Ends when nobody can ask it any more.
+pub(super) fn run(shared: &Arc<Shared>, jobs: &Receiver<Job>) {
+    let mut busy = true;
+    loop {
+        let job = if busy {
+            match jobs.recv_timeout(PAUSE) {
+                Ok(job) => Some(job),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        } else {
+            match jobs.recv() {
+                Ok(job) => Some(job),
+                Err(_) => return,
+            }
+        };
+        let done = match job {
+            Some(Job::Checkpoint) => shared.write_checkpoint().map(|()| true),
+            Some(Job::Maintain) | None => shared.maintain(),
+        };
+        match done {
+            Ok(more) => busy = more,
+            Err(error) => {
+                shared.fail(&error);
+                return;
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Writes a checkpoint of the state as it is now, unless there is one already.
+    pub(super) fn write_checkpoint(&self) -> io::Result<()> {
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let (image, unsynced) = {
+            let mut inner = self.write();
+            inner.usable()?;
+            if inner.applied == *self.durable() {
+                return Ok(());
+            }
+            inner.segments.flush()?;
+            (inner.commands_since, inner.bytes_since) = (0, 0);
+            (inner.image(), inner.segments.take_unsynced())
+        };
+        for file in &unsynced.files {
+            file.sync_data()?;
+        }
+        if unsynced.new_entries {
+            self.disk.sync_dir(&self.values_dir)?;
+        }
+        let size = checkpoint::write(&*self.disk, &self.checkpoints_dir, work.next_number, &image)?;
+        *self.durable() = image.position;
+        self.write().checkpoint_bytes = size;
+        let number = work.next_number;
+        work.checkpoints.push((number, image.segments));
+        work.next_number += 1;
+        self.prune(&mut work, KEPT)
+    }
+
+    /// Removes checkpoints but the newest `keep`, and the segments that only they needed.
+    pub(super) fn prune(&self, work: &mut Work, keep: usize) -> io::Result<()> {
+        let surplus = work.checkpoints.len().saturating_sub(keep);
+        for (number, _) in &work.checkpoints[..surplus] {
+            self.disk.remove_file(&self.checkpoints_dir.join(checkpoint::file_name(*number)))?;
+        }
+        if surplus > 0 {
+            // Before the segments: a checkpoint that came back would miss them.
+            self.disk.sync_dir(&self.checkpoints_dir)?;
+            work.checkpoints.drain(..surplus);
+        }
+        let marks = || work.checkpoints.iter().flat_map(|(_, marks)| marks);
+        let needed: BTreeSet<u32> = marks().map(|mark| mark.number).collect();
+        let Some(&last) = needed.last() else { return Ok(()) };
+        let unused = self.write().segments.forget_unused(last, &needed);
+        for number in unused {
+            self.disk.remove_file(&self.values_dir.join(segments::file_name(number)))?;
+        }
+        Ok(())
+    }
+
+    /// One bounded step of removing what was compacted, or of rewriting sparse segments.
+    /// `true` if there is more to do.
+    pub(super) fn maintain(&self) -> io::Result<bool> {
+        let _work = self.work();
+        let mut inner = self.write();
+        inner.usable()?;
+        let Inner { store, segments, relocation, .. } = &mut *inner;
+        if store.has_removals() {
+            store.compact_step(REMOVE_KEYS, segments);
+            return Ok(true);
+        }
+        if relocation.is_none() {
+            let from = segments.sparse();
+            if from.is_empty() {
+                return Ok(false);
+            }
+            *relocation = Some(Relocation { from, cursor: None });
+        }
+        let Some(Relocation { from, cursor }) = relocation else { return Ok(false) };
+        let wanted = |location: trivet_mvcc::Location| from.contains(&location.segment);
+        let done = store.relocate_step(cursor, MOVE_KEYS, &wanted, &mut |old| {
+            let value = segments.read(old)?;
+            let new = segments.append(&value)?;
+            segments.release(old);
+            Ok(new)
+        })?;
+        segments.flush()?;
+        if done {
+            *relocation = None;
+        }
+        Ok(true)
+    }
+}
+
+impl Inner {
+    pub(super) fn image(&self) -> Image {
+        Image {
+            position: self.applied,
+            view: self.store.view().clone(),
+            leases: self.store.leases().iter().collect(),
+            segments: self.segments.marks(),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Opening the state.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use trivet_env::{Disk, Env};
+use trivet_mvcc::{Store, WatchLogLimits};
+use trivet_raft_node::LogPosition;
+
+use super::leases::LeaseLog;
+use super::machine::Machine;
+use super::maintain::Work;
+use super::segments::{self, SegmentMark, Segments, damaged};
+use super::shared::{Inner, Shared};
+use super::checkpoint::{self, Loaded};
+
+/// Sizes and intervals.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A value segment is full at this size.
+    pub segment_bytes: u32,
+    /// A checkpoint is due after this many bytes of commands, or twice the size of the last
+    /// checkpoint if that is more.
+    pub checkpoint_bytes: u64,
+    /// A checkpoint is due after this many commands, or as many as there are keys if that is
+    /// more.
+    pub checkpoint_commands: u64,
+    /// Recent events kept in memory for watchers.
+    pub watch_log: WatchLogLimits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            checkpoint_bytes: 64 << 20,
+            checkpoint_commands: 100_000,
+            watch_log: WatchLogLimits::default(),
+        }
+    }
+}
+
+/// Where and how to open the state.
+#[derive(Debug, Clone)]
+pub struct StateConfig {
+    /// The world.
+    pub env: Env,
+    /// Directory of the state alone; created when missing.
+    pub dir: PathBuf,
+    /// Write checkpoints and remove old versions on a thread of their own. Without it both
+    /// happen inside [`checkpoint`](trivet_raft_node::StateMachine::checkpoint): for simulations.
+    pub background: bool,
+    /// Sizes and intervals.
+    pub limits: Limits,
+}
+
+impl StateConfig {
+    /// The state in `dir`, with a background thread and default limits.
+    #[must_use]
+    pub fn new(env: Env, dir: PathBuf) -> Self {
+        Self { env, dir, background: true, limits: Limits::default() }
+    }
+}
+
+/// Why the state could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Data on disk is damaged; says where. Other members have it: remove this one from the
+    /// cluster and let it join anew.
+    #[error("{0}")]
+    Damaged(String),
+    /// The disk failed.
+    #[error("cannot open the state in {}: {source}", dir.display())]
+    Io {
+        /// Directory of the state.
+        dir: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
+}
+
+/// Opens the state, or creates an empty one. The log is to be applied from
+/// [`applied`](trivet_raft_node::StateMachine::applied) on.
+///
+/// A damaged checkpoint is reported and the one before it is used; the log may no longer reach
+/// back that far, which the node then finds.
+pub fn open(config: StateConfig) -> Result<(Machine, Arc<Shared>), OpenError> {
+    let dir = config.dir.clone();
+    open_dir(config).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => OpenError::Damaged(source.to_string()),
+        _ => OpenError::Io { dir, source },
+    })
+}
+
+fn open_dir(config: StateConfig) -> io::Result<(Machine, Arc<Shared>)> {
+    let disk = config.env.disk;
+    let values_dir = config.dir.join("values");
+    let checkpoints_dir = config.dir.join("checkpoints");
+    for dir in [&values_dir, &checkpoints_dir] {
+        disk.create_dir_all(dir)?;
+    }
+    disk.sync_dir(&config.dir)?;
+    if let Some(parent) = config.dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        disk.sync_dir(parent)?;
+    }
+    let found = find_checkpoint(&disk, &checkpoints_dir)?;
+    let names = disk.read_dir(&values_dir)?;
+    let newest = names.iter().filter_map(|name| segments::parse_name(name)).max();
+    let next_number = newest.map_or(1, |number| number + 1);
+    let max_size = config.limits.segment_bytes;
+    let mut segments = Segments::new(Arc::clone(&disk), values_dir.clone(), next_number, max_size);
+    let (store, applied, checkpoint_bytes) = match found.loaded {
+        None => (Store::new(config.limits.watch_log), LogPosition::default(), 0),
+        Some((path, loaded)) => {
+            segments.open(&loaded.segments)?;
+            adopt(&mut segments, &path, &loaded)?;
+            let store = Store::from_parts(loaded.parts, config.limits.watch_log);
+            (store, loaded.position, loaded.size_bytes)
+        }
+    };
+    let needed: BTreeSet<u32> =
+        found.work.checkpoints.iter().flat_map(|(_, marks)| marks).map(|mark| mark.number).collect();
+    remove_strays(&*disk, &values_dir, &needed)?;
+    let inner = Inner {
+        store,
+        segments,
+        applied,
+        lease_log: LeaseLog::default(),
+        relocation: None,
+        commands_since: 0,
+        bytes_since: 0,
+        checkpoint_bytes,
+        failed: None,
+    };
+    let dirs = (values_dir, checkpoints_dir);
+    let shared = Arc::new(Shared::new(disk, dirs, config.limits, inner, found.work));
+    Ok((Machine::new(Arc::clone(&shared), config.background)?, shared))
+}
+
+struct Found {
+    loaded: Option<(PathBuf, Loaded)>,
+    work: Work,
+}
+
+fn find_checkpoint(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<Found> {
+    let names = disk.read_dir(dir)?;
+    for name in names.iter().filter(|name| name.ends_with(".tmp")) {
+        disk.remove_file(&dir.join(name))?;
+    }
+    let mut numbers: Vec<u64> =
+        names.iter().filter_map(|name| checkpoint::parse_name(name)).collect();
+    numbers.sort_unstable_by(|a, b| b.cmp(a));
+    let next_number = numbers.first().map_or(1, |number| number + 1);
+    let (mut loaded, mut first_damage) = (None, None);
+    let mut damaged: Vec<(u64, Vec<SegmentMark>)> = Vec::new();
+    let mut good: Vec<(u64, Vec<SegmentMark>)> = Vec::new();
+    for number in numbers {
+        let path = dir.join(checkpoint::file_name(number));
+        let segments = if loaded.is_some() {
+            checkpoint::load_segments(disk, &path)
+        } else {
+            checkpoint::load(disk, &path).map(|found| {
+                let segments = found.segments.clone();
+                loaded = Some((path, found));
+                segments
+            })
+        };
+        match segments {
+            Ok(segments) => good.insert(0, (number, segments)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::error!(%error, "a checkpoint of the state is damaged");
+                damaged.push((number, Vec::new()));
+                first_damage.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if let (None, Some(error)) = (&loaded, first_damage) {
+        return Err(error);
+    }
+    // Damaged ones first: they are the first to be removed.
+    damaged.append(&mut good);
+    Ok(Found { loaded, work: Work { checkpoints: damaged, next_number } })
+}
+
+/// Counts what the index refers to.
+fn adopt(segments: &mut Segments, checkpoint: &Path, loaded: &Loaded) -> io::Result<()> {
+    for entry in loaded.parts.view.index.entries() {
+        for version in entry.older.iter().chain([entry.head]) {
+            if !segments.adopt(version.location) {
+                let what = "it refers to a value outside of its segments";
+                return Err(damaged(checkpoint, 0, what));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes segments that no checkpoint needs: left over from before a crash.
+pub(super) fn remove_strays(disk: &dyn Disk, dir: &Path, needed: &BTreeSet<u32>) -> io::Result<()> {
+    for name in disk.read_dir(dir)? {
+        if segments::parse_name(&name).is_some_and(|number| !needed.contains(&number)) {
+            disk.remove_file(&dir.join(name))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,329 @@
+//! The state as everybody but the log sees it.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use trivet_env::Disk;
+use trivet_mvcc::{
+    Error as Refusal, KeyRange, LeaseId, LeaseInfo, RangeOp, RangeResult, ReadValues, Revision,
+    SortOrder, Store, Txn, TxnResult, View,
+};
+use trivet_raft_node::LogPosition;
+
+use super::Limits;
+use super::export::Export;
+use super::leases::{LeaseChanges, LeaseLog};
+use super::maintain::{Relocation, Work};
+use super::segments::{Segments, Table};
+use super::watcher::{WatchOp, Watcher};
+
+/// Reads of no more values than this run where they are called; more go to a thread of their
+/// own, because each may wait for the disk.
+const INLINE_VALUES: usize = 64;
+
+/// Why a read failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The revision cannot be read.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Data on disk is damaged or cannot be read, or the state has failed before.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+/// A checksum over all pairs at one revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateHash {
+    /// CRC32C over every pair in key order, see [`trivet_mvcc::View::hash`].
+    pub hash: u32,
+    /// The revision it is of.
+    pub hash_revision: Revision,
+    /// The last compaction.
+    pub compact_revision: Revision,
+    /// The newest revision.
+    pub revision: Revision,
+}
+
+/// How large the state is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateSize {
+    /// Bytes of files: value segments and the newest checkpoint.
+    pub total_bytes: u64,
+    /// Bytes of them that versions refer to.
+    pub in_use_bytes: u64,
+    /// Keys with any version, deleted ones included.
+    pub keys: u64,
+}
+
+/// What the lock protects.
+pub(super) struct Inner {
+    pub(super) store: Store,
+    pub(super) segments: Segments,
+    pub(super) applied: LogPosition,
+    pub(super) lease_log: LeaseLog,
+    pub(super) relocation: Option<Relocation>,
+    /// Commands and their bytes since the last checkpoint began.
+    pub(super) commands_since: u64,
+    pub(super) bytes_since: u64,
+    pub(super) checkpoint_bytes: u64,
+    /// Why the state is of no use any more.
+    pub(super) failed: Option<String>,
+}
+
+impl Inner {
+    pub(super) fn usable(&self) -> io::Result<()> {
+        self.failed.as_ref().map_or(Ok(()), |why| Err(io::Error::other(why.clone())))
+    }
+}
+
+/// The state of this member, for reading; cheap to ask, from async code too.
+///
+/// What is read is what was applied here. Who needs the newest state of the cluster waits for
+/// [`RaftNode::read_index`](trivet_raft_node) first.
+pub struct Shared {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) values_dir: PathBuf,
+    pub(super) checkpoints_dir: PathBuf,
+    pub(super) limits: Limits,
+    inner: RwLock<Inner>,
+    pub(super) durable: Mutex<LogPosition>,
+    /// Held by whoever rewrites files: a checkpoint, the removal of old versions, an install.
+    pub(super) work: Mutex<Work>,
+    pub(super) revisions: watch::Sender<Revision>,
+    pub(super) lease_cursor: watch::Sender<u64>,
+    pub(super) closed: CancellationToken,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("revision", &self.revision()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        (values_dir, checkpoints_dir): (PathBuf, PathBuf),
+        limits: Limits,
+        inner: Inner,
+        work: Work,
+    ) -> Self {
+        Self {
+            disk,
+            values_dir,
+            checkpoints_dir,
+            limits,
+            durable: Mutex::new(inner.applied),
+            work: Mutex::new(work),
+            revisions: watch::Sender::new(inner.store.revision()),
+            lease_cursor: watch::Sender::new(inner.lease_log.cursor()),
+            closed: CancellationToken::new(),
+            inner: RwLock::new(inner),
+        }
+    }
+
+    // A panic while the lock is held stops the thread that applies; what readers see until the
+    // node is gone does not matter more than that.
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn durable(&self) -> MutexGuard<'_, LogPosition> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing can be trusted from here on.
+    pub(super) fn fail(&self, error: &io::Error) {
+        tracing::error!(%error, "the state has failed");
+        self.write().failed.get_or_insert_with(|| error.to_string());
+    }
+
+    /// Tells watchers what there is.
+    pub(super) fn publish(&self, revision: Revision, lease_cursor: u64) {
+        self.revisions.send_if_modified(|old| std::mem::replace(old, revision) != revision);
+        self.lease_cursor.send_if_modified(|old| std::mem::replace(old, lease_cursor) != lease_cursor);
+    }
+
+    /// The newest revision that was applied here.
+    pub fn revision(&self) -> Revision {
+        self.read().store.revision()
+    }
+
+    /// The last compaction; 0 for none.
+    pub fn compact_revision(&self) -> Revision {
+        self.read().store.view().compact_revision()
+    }
+
+    /// The last log entry that was applied here.
+    pub fn applied(&self) -> LogPosition {
+        self.read().applied
+    }
+
+    /// Follows [`Shared::revision`].
+    pub fn revisions(&self) -> watch::Receiver<Revision> {
+        self.revisions.subscribe()
+    }
+
+    /// How large the state is.
+    pub fn size(&self) -> StateSize {
+        let inner = self.read();
+        let (total, in_use) = inner.segments.size_bytes();
+        StateSize {
+            total_bytes: total + inner.checkpoint_bytes,
+            in_use_bytes: in_use + inner.checkpoint_bytes,
+            keys: inner.store.view().index.len() as u64,
+        }
+    }
+
+    /// Reads a range. The lock is held for finding keys, not for reading values.
+    pub async fn range(&self, op: &RangeOp) -> Result<RangeResult, ReadError> {
+        let short = op.count_only
+            || matches!(op.range, KeyRange::Key(_))
+            || (op.limit > 0
+                && op.sort_order == SortOrder::None
+                && (op.min_mod | op.max_mod | op.min_create | op.max_create) == 0);
+        if !short {
+            let (view, table) = self.part(&op.range)?;
+            let op = op.clone();
+            return blocking(move || view.range(&op, &*table)).await;
+        }
+        let (selection, table) = {
+            let inner = self.read();
+            inner.usable()?;
+            (inner.store.view().select(op)?, inner.segments.table())
+        };
+        if selection.values() <= INLINE_VALUES {
+            return Ok(selection.read(&*table)?);
+        }
+        blocking(move || selection.read(&*table).map(Ok)).await
+    }
+
+    /// Runs a transaction of top-level ranges on one consistent state.
+    pub async fn read_txn(&self, txn: &Txn) -> Result<TxnResult, ReadError> {
+        let (view, table) = self.part(&KeyRange::all())?;
+        let txn = txn.clone();
+        blocking(move || view.read_txn(&txn, &*table)).await
+    }
+
+    /// A checksum over all pairs at a revision.
+    pub async fn hash(&self, revision: Option<Revision>) -> Result<StateHash, ReadError> {
+        let (view, table) = self.part(&KeyRange::all())?;
+        blocking(move || {
+            let hash = match view.hash(revision, &*table)? {
+                Ok(hash) => hash,
+                Err(error) => return Ok(Err(error)),
+            };
+            Ok(Ok(StateHash {
+                hash,
+                hash_revision: revision.unwrap_or(view.revision),
+                compact_revision: view.compact_revision(),
+                revision: view.revision,
+            }))
+        })
+        .await
+    }
+
+    /// Everything at one revision, in pages.
+    pub fn export(&self, revision: Option<Revision>) -> Result<Export, ReadError> {
+        let inner = self.read();
+        inner.usable()?;
+        let view = inner.store.view();
+        let at = view.check(revision)?;
+        Ok(Export::new(view.clone(), at, inner.segments.table(), inner.store.leases().iter().collect()))
+    }
+
+    /// Watches keys. A start that is compacted shows when the watcher is first asked.
+    pub fn watch(self: &Arc<Self>, op: WatchOp) -> Watcher {
+        Watcher::open(Arc::clone(self), op)
+    }
+
+    /// Every lease, in order of identity.
+    pub fn leases(&self) -> Vec<LeaseInfo> {
+        self.read().store.leases().iter().collect()
+    }
+
+    /// One lease.
+    pub fn lease(&self, id: LeaseId) -> Option<LeaseInfo> {
+        self.read().store.leases().get(id)
+    }
+
+    /// The keys attached to a lease, in order.
+    pub fn lease_keys(&self, id: LeaseId) -> Option<Vec<Bytes>> {
+        self.read().store.leases().keys(id)
+    }
+
+    /// Where changes of leases stand now. Take it before reading [`Shared::leases`].
+    pub fn lease_cursor(&self) -> u64 {
+        self.read().lease_log.cursor()
+    }
+
+    /// What happened to leases since a cursor.
+    pub fn lease_changes(&self, cursor: u64) -> LeaseChanges {
+        self.read().lease_log.read(cursor)
+    }
+
+    /// Follows [`Shared::lease_cursor`].
+    pub fn lease_notify(&self) -> watch::Receiver<u64> {
+        self.lease_cursor.subscribe()
+    }
+
+    /// Ends every watch. Reads go on.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// The part of the state that a range needs, to be read without the lock.
+    pub(super) fn part(&self, range: &KeyRange) -> Result<(View, Arc<Table>), ReadError> {
+        let inner = self.read();
+        inner.usable()?;
+        Ok((inner.store.view().slice(range), inner.segments.table()))
+    }
+}
+
+/// Runs a read on a thread that may wait for the disk.
+pub(super) async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> io::Result<Result<T, Refusal>> + Send + 'static,
+) -> Result<T, ReadError> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(result) => Ok(result??),
+        Err(error) => Err(ReadError::Damaged(format!("reading stopped: {error}"))),
+    }
+}
+
+/// A value that may have moved or gone since its location was noted.
+pub(super) fn read_or_gone(
+    shared: &Shared,
+    table: &Table,
+    key: &[u8],
+    version: &trivet_mvcc::Version,
+) -> io::Result<Option<Bytes>> {
+    if version.location.length == 0 || table.contains(version.location.segment) {
+        return table.read_any(version.location).map(Some);
+    }
+    let (found, table) = {
+        let inner = shared.read();
+        let found = inner.store.view().index.written_at(key, version.main).copied();
+        (found, inner.segments.table())
+    };
+    found.map(|version| table.read_any(version.location)).transpose()
+}

@@ -1,0 +1,264 @@
+//! Watching: a cursor that each watcher moves itself.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use trivet_mvcc::{
+    Change, EventKind, KeyRange, ReadValues, Revision, RevisionEvents, Version, View, WatchBatch,
+    WatchEvent,
+};
+
+use super::segments::Table;
+use super::shared::{ReadError, Shared, blocking, read_or_gone};
+
+/// Revisions looked at in one step.
+const STEP_REVISIONS: usize = 1000;
+/// Changes read from history in one step, about.
+const STEP_CHANGES: usize = 1000;
+/// Bytes of keys and values in a batch; one revision is delivered whatever its size.
+const BATCH_BYTES: usize = 4 << 20;
+/// A batch that may have to read more replaced values than this is put together on a thread of
+/// its own.
+const INLINE_EVENTS: usize = 64;
+
+/// What to watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchOp {
+    /// The keys.
+    pub range: KeyRange,
+    /// Deliver changes from this revision on; `None` from the one after the newest.
+    pub start: Option<Revision>,
+    /// Leave out puts.
+    pub no_put: bool,
+    /// Leave out deletions.
+    pub no_delete: bool,
+    /// Put the replaced pair into every event, where it is not compacted.
+    pub previous: bool,
+}
+
+/// Why a watch ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WatchError {
+    /// The next revision to deliver is compacted.
+    #[error("the required revision has been compacted (at {compact_revision})")]
+    Compacted {
+        /// The last compaction.
+        compact_revision: Revision,
+    },
+    /// Data on disk is damaged or cannot be read.
+    #[error("{0}")]
+    Damaged(String),
+    /// The store is closing.
+    #[error("the store is closing")]
+    Closed,
+}
+
+impl From<io::Error> for WatchError {
+    fn from(error: io::Error) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+impl From<ReadError> for WatchError {
+    fn from(error: ReadError) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+/// A watch. Delivers every matching change from its start on exactly once, in order, whole
+/// revisions at a time; or ends with an error.
+#[derive(Debug)]
+pub struct Watcher {
+    shared: Arc<Shared>,
+    op: Arc<WatchOp>,
+    /// The first revision that was not looked at.
+    next: Revision,
+    start: Revision,
+    opened_at: Revision,
+    /// The start was compacted when the watch was opened.
+    compacted: Option<Revision>,
+    revisions: watch::Receiver<Revision>,
+}
+
+/// Where the next changes come from.
+enum Source {
+    Recent(Vec<Arc<RevisionEvents>>, Arc<Table>),
+    History(View, Arc<Table>),
+}
+
+impl Watcher {
+    pub(super) fn open(shared: Arc<Shared>, op: WatchOp) -> Self {
+        let revisions = shared.revisions();
+        let (opened_at, compact) = {
+            let inner = shared.read();
+            (inner.store.revision(), inner.store.view().compact_revision())
+        };
+        let start = op.start.unwrap_or(opened_at.next());
+        let compacted = (start < compact).then_some(compact);
+        Self { shared, op: Arc::new(op), next: start, start, opened_at, compacted, revisions }
+    }
+
+    /// The newest revision when the watch was opened.
+    pub fn opened_at(&self) -> Revision {
+        self.opened_at
+    }
+
+    /// The first revision that was asked for.
+    pub fn start(&self) -> Revision {
+        self.start
+    }
+
+    /// Every change up to here was delivered. A watch that starts in the future stands right
+    /// before its start.
+    pub fn position(&self) -> Revision {
+        Revision(self.next.0.saturating_sub(1))
+    }
+
+    /// The next changes; waits for them. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<WatchBatch, WatchError> {
+        loop {
+            // Marked before looking: what comes after wakes us again.
+            self.revisions.borrow_and_update();
+            if let Some(batch) = self.ready().await? {
+                return Ok(batch);
+            }
+            tokio::select! {
+                () = self.shared.closed.cancelled() => return Err(WatchError::Closed),
+                changed = self.revisions.changed() => changed.map_err(|_| WatchError::Closed)?,
+            }
+        }
+    }
+
+    /// The next changes that are there already; `None` when every change up to
+    /// [`Watcher::position`], the newest revision at the time, was delivered. Dropping the
+    /// future loses nothing.
+    pub async fn ready(&mut self) -> Result<Option<WatchBatch>, WatchError> {
+        if let Some(compact_revision) = self.compacted {
+            return Err(WatchError::Compacted { compact_revision });
+        }
+        while let Some(source) = self.source()? {
+            let batch = match source {
+                Source::Recent(revisions, table) => {
+                    let (shared, op) = (Arc::clone(&self.shared), Arc::clone(&self.op));
+                    let matching = || revisions.iter().flat_map(|revision| &revision.events);
+                    let inline = !op.previous
+                        || matching().filter(|event| op.range.contains(&event.key)).take(INLINE_EVENTS + 1).count()
+                            <= INLINE_EVENTS;
+                    if inline {
+                        recent(&shared, &op, &table, &revisions)?
+                    } else {
+                        blocking(move || recent(&shared, &op, &table, &revisions).map(Ok)).await?
+                    }
+                }
+                Source::History(view, table) => {
+                    let (op, from) = (Arc::clone(&self.op), self.next);
+                    blocking(move || history(&view, &op, &table, from).map(Ok)).await?
+                }
+            };
+            self.next = batch.revision.next();
+            if !batch.events.is_empty() {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
+    }
+
+    fn source(&self) -> Result<Option<Source>, WatchError> {
+        if self.shared.closed.is_cancelled() {
+            return Err(WatchError::Closed);
+        }
+        let inner = self.shared.read();
+        inner.usable()?;
+        if self.next > inner.store.revision() {
+            return Ok(None);
+        }
+        let table = inner.segments.table();
+        if let Ok(revisions) = inner.store.log().read(self.next, STEP_REVISIONS) {
+            return Ok(Some(Source::Recent(revisions, table)));
+        }
+        let view = inner.store.view();
+        let compact_revision = view.compact_revision();
+        if self.next < compact_revision {
+            return Err(WatchError::Compacted { compact_revision });
+        }
+        Ok(Some(Source::History(view.slice(&self.op.range), table)))
+    }
+}
+
+impl WatchOp {
+    fn wants(&self, key: &[u8], version: &Version) -> bool {
+        let filtered = if version.is_tombstone() { self.no_delete } else { self.no_put };
+        !filtered && self.range.contains(key)
+    }
+}
+
+fn event(key: Bytes, value: Bytes, version: &Version, previous: Option<trivet_mvcc::KeyValue>) -> WatchEvent {
+    let kind = if version.is_tombstone() { EventKind::Delete } else { EventKind::Put };
+    WatchEvent { kind, current: version.pair(key, value), previous }
+}
+
+/// A batch of revisions from the log in memory. Only replaced values are read from disk.
+fn recent(
+    shared: &Shared,
+    op: &WatchOp,
+    table: &Table,
+    revisions: &[Arc<RevisionEvents>],
+) -> io::Result<WatchBatch> {
+    let mut batch = WatchBatch { revision: Revision(0), events: Vec::new() };
+    let mut bytes = 0;
+    for revision in revisions {
+        for change in revision.events.iter().filter(|change| op.wants(&change.key, &change.version)) {
+            let previous = match &change.previous {
+                Some(previous) if op.previous => read_or_gone(shared, table, &change.key, previous)?
+                    .map(|value| previous.pair(change.key.clone(), value)),
+                _ => None,
+            };
+            bytes += change.key.len()
+                + change.value.len()
+                + previous.as_ref().map_or(0, |previous| previous.value.len());
+            batch.events.push(event(change.key.clone(), change.value.clone(), &change.version, previous));
+        }
+        batch.revision = revision.revision;
+        if bytes >= BATCH_BYTES {
+            break;
+        }
+    }
+    Ok(batch)
+}
+
+/// A batch of revisions from the index.
+fn history(view: &View, op: &WatchOp, table: &Table, from: Revision) -> io::Result<WatchBatch> {
+    let (mut changes, last) = view.index.changes(&op.range, from.0, STEP_CHANGES);
+    let mut revision = last.map_or(view.revision, Revision);
+    let mut bytes = 0;
+    let size = |change: &Change| {
+        let previous = change.previous.filter(|_| op.previous).map_or(0, |p| p.location.length);
+        change.key.len() + (change.version.location.length + previous) as usize
+    };
+    for index in 0..changes.len() {
+        let main = changes[index].version.main;
+        if bytes >= BATCH_BYTES && main != changes[index - 1].version.main {
+            revision = Revision(changes[index - 1].version.main);
+            changes.truncate(index);
+            break;
+        }
+        bytes += size(&changes[index]);
+    }
+    changes.retain(|change| op.wants(&change.key, &change.version));
+    let mut locations = Vec::with_capacity(changes.len() * 2);
+    for change in &changes {
+        locations.push(change.version.location);
+        locations.extend(change.previous.filter(|_| op.previous).map(|p| p.location));
+    }
+    let mut values = table.read_many(&locations)?.into_iter();
+    let mut next = || values.next().expect("one value for each location");
+    let events = changes.into_iter().map(|change| {
+        let value = next();
+        let previous = change.previous.filter(|_| op.previous);
+        let previous = previous.map(|previous| previous.pair(change.key.clone(), next()));
+        event(change.key, value, &change.version, previous)
+    });
+    Ok(WatchBatch { revision, events: events.collect() })
+}

@@ -1,0 +1,12 @@
+//! Behaviour of open stores: as a datastore, to etcd clients, and to the real `etcdctl`.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod backend;
+mod cluster;
+mod conformance;
+mod etcdctl;
+mod kv;
+mod lease;
+mod support;
+mod watch;

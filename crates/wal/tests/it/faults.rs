@@ -1,0 +1,114 @@
+//! Disks that fail while the log runs.
+
+use trivet_sim::SimDisk;
+use trivet_wal::{Entry, Error, WalOptions};
+
+use crate::support::{ack, entries, entry, open, tiny};
+
+#[test]
+fn a_failed_sync_is_final() {
+    for sync in 3..30 {
+        let disk = SimDisk::new();
+        let (wal, _) = open(&disk, tiny(false)).unwrap();
+        disk.fail_sync_at(sync);
+        let mut acknowledged: Vec<Entry> = Vec::new();
+        let mut failed = false;
+        for index in 1..40 {
+            let (done, receiver) = ack();
+            let entry = entry(index, 1, &[index as u8; 70]);
+            match wal.append(vec![entry.clone()], done) {
+                Ok(()) => match receiver.recv().unwrap() {
+                    Ok(()) => {
+                        assert!(!failed, "nothing succeeds after the failure");
+                        acknowledged.push(entry);
+                    }
+                    Err(error) => {
+                        assert!(error.is_final(), "{error}");
+                        failed = true;
+                    }
+                },
+                Err(error) => {
+                    assert!(failed && matches!(error, Error::Poisoned { .. }), "{error}");
+                }
+            }
+        }
+        assert!(failed, "sync {sync}");
+        let operations = disk.operations();
+        assert!(wal.flush().is_err());
+        assert!(wal.close().is_err());
+        assert_eq!(disk.operations(), operations, "nothing is tried again");
+        let (wal, _) = open(&disk.crash_image(sync), tiny(false)).unwrap();
+        let found = entries(&wal).unwrap();
+        assert_eq!(found[..acknowledged.len()], acknowledged[..]);
+        assert!(found.len() <= acknowledged.len() + 1);
+    }
+}
+
+#[test]
+fn everybody_who_waits_is_told_in_order() {
+    let disk = SimDisk::new();
+    let (wal, _) = open(&disk, tiny(false)).unwrap();
+    let (sender, order) = std::sync::mpsc::channel();
+    disk.fail_sync_at(disk.syncs() + 1);
+    let mut accepted = Vec::new();
+    for index in 1..60u64 {
+        let sender = sender.clone();
+        let done = Box::new(move |result: Result<(), Error>| {
+            sender.send((index, result.is_ok())).unwrap();
+        });
+        if wal.append(vec![entry(index, 1, &[1; 90])], done).is_ok() {
+            accepted.push(index);
+        }
+    }
+    drop(sender);
+    let told: Vec<(u64, bool)> = order.iter().collect();
+    assert_eq!(
+        told.iter().map(|(index, _)| *index).collect::<Vec<_>>(),
+        accepted
+    );
+    let good = told.iter().take_while(|(_, ok)| *ok).count();
+    assert!(told[good..].iter().all(|(_, ok)| !ok));
+}
+
+#[test]
+fn a_full_disk_loses_nothing_acknowledged() {
+    for blocks in 2..12 {
+        let disk = SimDisk::new();
+        let options = WalOptions {
+            spares_max: 1,
+            ..tiny(true)
+        };
+        let (wal, _) = open(&disk, options.clone()).unwrap();
+        disk.set_space_left(Some(blocks * 4096));
+        let mut acknowledged = 0;
+        for index in 1..400 {
+            let (done, receiver) = ack();
+            if wal.append(vec![entry(index, 1, &[5; 100])], done).is_err() {
+                break;
+            }
+            match receiver.recv().unwrap() {
+                Ok(()) => acknowledged = index,
+                Err(_) => break,
+            }
+        }
+        assert!(acknowledged > 0 && acknowledged < 399);
+        drop(wal);
+        disk.set_space_left(None);
+        let (wal, recovered) = open(&disk.crash_image(blocks), options).unwrap();
+        assert!(recovered.state.last.unwrap().index >= acknowledged);
+        assert!(entries(&wal).unwrap().len() as u64 >= acknowledged);
+    }
+}
+
+#[test]
+fn a_callback_that_panics_stops_the_log() {
+    let disk = SimDisk::new();
+    let (wal, _) = open(&disk, tiny(false)).unwrap();
+    wal.append(
+        vec![entry(1, 1, b"x")],
+        Box::new(|_| panic!("planned by the test")),
+    )
+    .unwrap();
+    assert!(wal.close().is_err());
+    assert!(wal.append(vec![entry(2, 1, b"y")], ack().0).is_err());
+}
