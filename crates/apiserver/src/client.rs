@@ -149,6 +149,11 @@ impl Client {
         }
     }
 
+    /// Wakes after every change of a resource. What changed is for the reader to find out.
+    pub fn subscribe(&self, resource: Resource<'_>) -> Result<tokio::sync::watch::Receiver<u64>, Status> {
+        Ok(self.core.slot(resource.info()?)?.subscribe())
+    }
+
     /// Waits until the cache of this server holds everything committed before the call.
     pub async fn sync(&self) -> Result<(), Status> {
         self.core.fresh_cache(Freshness::Newest).await.map(|_| ())

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::{Value, json};
 use trivet_kube_schema::discovery::{self, DiscoveryVersion};
@@ -10,7 +11,7 @@ use trivet_kube_schema::{Status, openapi};
 
 use crate::body::Body;
 use crate::negotiate::{Offer, Shape, negotiate};
-use crate::pipeline::Call;
+use crate::request::RequestInfo;
 use crate::respond::{bytes, document};
 use crate::server::Core;
 
@@ -21,16 +22,21 @@ const OPENAPI_V2_PROTOBUF: [&str; 2] = [
 ];
 
 /// Answers a path outside of resources.
-pub(crate) async fn serve(core: &Core, call: &Call, path: &str) -> Result<Response<Body>, Status> {
-    if !matches!(call.parts.method, Method::GET | Method::HEAD) {
+pub(crate) async fn serve(
+    core: &Core,
+    parts: &Parts,
+    info: &RequestInfo,
+    path: &str,
+) -> Result<Response<Body>, Status> {
+    if !matches!(parts.method, Method::GET | Method::HEAD) {
         return Err(Status::method_unknown());
     }
-    let headers = &call.parts.headers;
+    let headers = &parts.headers;
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match segments.as_slice() {
         [""] => plain(headers, &index()),
         ["version"] => plain(headers, &version(core)),
-        ["healthz" | "livez" | "readyz", ..] => Ok(health(core, call, &segments).await),
+        ["healthz" | "livez" | "readyz", ..] => Ok(health(core, info, &segments).await),
         ["api"] => discover(headers, true, || discovery::api_versions(&core.config.advertise.to_string())),
         ["apis"] => discover(headers, false, discovery::api_group_list),
         ["api", version] => {
@@ -45,8 +51,8 @@ pub(crate) async fn serve(core: &Core, call: &Call, path: &str) -> Result<Respon
             let index = openapi::v3_index().to_string().into_bytes();
             Ok(cached(headers, "application/json", index, false))
         }
-        ["openapi", "v3", "api", version] => openapi_v3(call, "", version),
-        ["openapi", "v3", "apis", group, version] => openapi_v3(call, group, version),
+        ["openapi", "v3", "api", version] => openapi_v3(parts, info, "", version),
+        ["openapi", "v3", "apis", group, version] => openapi_v3(parts, info, group, version),
         [".well-known", "openid-configuration"] => plain(headers, &issuer(core)),
         ["openid", "v1", "jwks"] => {
             let keys = core.authentication.key.jwks().to_string();
@@ -146,11 +152,11 @@ fn openapi_v2(headers: &HeaderMap) -> Result<Response<Body>, Status> {
     Err(Status::not_acceptable(&all))
 }
 
-fn openapi_v3(call: &Call, group: &str, version: &str) -> Result<Response<Body>, Status> {
+fn openapi_v3(parts: &Parts, info: &RequestInfo, group: &str, version: &str) -> Result<Response<Body>, Status> {
     let body = openapi::v3_document(group, version).ok_or_else(Status::unknown_path)?;
     // With the hash of this very document in the address, it can be kept for ever.
-    let immutable = call.info.query.text("hash").is_some_and(|hash| openapi::etag(&body).contains(hash));
-    Ok(cached(&call.parts.headers, "application/json", body, immutable))
+    let immutable = info.query.text("hash").is_some_and(|hash| openapi::etag(&body).contains(hash));
+    Ok(cached(&parts.headers, "application/json", body, immutable))
 }
 
 /// A document with an ETag, or 304 when the client has it.
@@ -185,7 +191,7 @@ fn cached(
 }
 
 /// `/healthz`, `/livez` and `/readyz`, whole or one check of it.
-async fn health(core: &Core, call: &Call, segments: &[&str]) -> Response<Body> {
+async fn health(core: &Core, info: &RequestInfo, segments: &[&str]) -> Response<Body> {
     let kind = segments.first().copied().unwrap_or_default();
     let mut checks: Vec<(&str, bool)> = vec![("ping", true)];
     // A server that waits for its peers is alive and not ready.
@@ -199,7 +205,7 @@ async fn health(core: &Core, call: &Call, segments: &[&str]) -> Response<Body> {
         checks.push(("shutdown", !core.stop.is_cancelled()));
     }
     let only = segments.get(1..).unwrap_or_default().join("/");
-    let excluded: Vec<&str> = call.info.query.all("exclude").collect();
+    let excluded: Vec<&str> = info.query.all("exclude").collect();
     if !only.is_empty() {
         checks.retain(|(name, _)| *name == only);
         if checks.is_empty() {
@@ -218,7 +224,7 @@ async fn health(core: &Core, call: &Call, segments: &[&str]) -> Response<Body> {
             text.push_str(&format!("[-]{name} failed: reason withheld\n"));
         }
     }
-    let verbose = call.info.query.flag("verbose").unwrap_or(false);
+    let verbose = info.query.flag("verbose").unwrap_or(false);
     let (code, body) = match (healthy, verbose) {
         (true, false) => (StatusCode::OK, "ok".to_owned()),
         (true, true) => (StatusCode::OK, format!("{text}{kind} check passed\n")),

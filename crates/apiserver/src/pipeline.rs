@@ -98,7 +98,6 @@ async fn serve(
     certificate: Option<ClientCertificate>,
 ) -> Response<Body> {
     let result = match admit(&core, parts, body, certificate).await {
-        Ok(call) if call.info.is_watch() => dispatch(&core, call).await,
         Ok(call) => match tokio::time::timeout(core.config.limits.request_timeout, dispatch(&core, call)).await {
             Ok(result) => result,
             Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 1)),
@@ -132,11 +131,40 @@ async fn admit(
         .identify(&parts, certificate.as_ref())
         .await
         .map_err(|_| Status::unauthorized())?;
+    let user = impersonated(core, &parts, user)?;
     check_access(core, &parts, &info, &user)?;
     if core.stop.is_cancelled() {
         return Err(Status::unavailable("the server is shutting down"));
     }
     Ok(Call { parts, info, user, body, slot })
+}
+
+/// The identity a client with the right to do so wants to act as.
+fn impersonated(core: &Core, parts: &Parts, user: UserInfo) -> Result<UserInfo, Status> {
+    let values = |name: &str| -> Vec<String> {
+        let all = parts.headers.get_all(name).iter();
+        all.filter_map(|v| v.to_str().ok()).filter(|v| !v.is_empty()).map(str::to_owned).collect()
+    };
+    let (name, groups) = (values("impersonate-user"), values("impersonate-group"));
+    let asked = |header: &http::HeaderName| header.as_str().starts_with("impersonate-");
+    if !parts.headers.keys().any(asked) {
+        return Ok(user);
+    }
+    let Some(name) = name.into_iter().next() else {
+        return Err(Status::bad_request("requested impersonation without impersonating a user"));
+    };
+    let wanted = groups.iter().map(|group| ("groups", group)).chain([("users", &name)]);
+    for (resource, target) in wanted {
+        let asked = Attributes { verb: "impersonate", resource, name: target, ..Attributes::default() };
+        if !authorize(&user, &asked, &core.cache).allowed {
+            let target = AccessTarget { group: "", resource, subresource: "", namespace: "", name: target };
+            return Err(Status::forbidden_access(&user.name, "impersonate", target));
+        }
+    }
+    if name == UserInfo::anonymous().name {
+        return Ok(UserInfo::anonymous());
+    }
+    Ok(UserInfo::new(name, groups))
 }
 
 fn refused(code: StatusCode, message: &str) -> Status {
@@ -243,7 +271,10 @@ fn attributes<'a>(request: &'a ResourceRequest, info: &RequestInfo) -> OwnedAttr
 
 async fn dispatch(core: &Arc<Core>, call: Call) -> Result<Response<Body>, Status> {
     match call.info.target.clone() {
-        Target::Path(path) => crate::paths::serve(core, &call, &path).await,
+        Target::Path(path) => {
+            let Call { parts, info, slot: _slot, .. } = call;
+            crate::paths::serve(core, &parts, &info, &path).await
+        },
         Target::Resource(request) => {
             let info = find(&request.group, &request.version, &request.plural).ok_or_else(Status::unknown_path)?;
             if !core.cache.is_ready() {

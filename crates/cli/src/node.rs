@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::paths;
 
 /// The Kubernetes version that nodes show.
-pub(crate) const KUBERNETES_VERSION: &str = trivet_core::KUBERNETES_VERSION;
+pub(crate) const KUBERNETES_VERSION: &str = trivet_core::VERSION;
 
 /// What stands in for a secret.
 const MASK: &str = "********";

@@ -118,7 +118,7 @@ async fn serve(plan: Plan) -> Result<(), Failure> {
     };
     tracing::info!(
         url = %running.url(),
-        kubeconfig = %running.kubeconfig_path().display(),
+        kubeconfig = ?running.kubeconfig_path(),
         "the server is up"
     );
     let mut agent = None;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -27,9 +27,6 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 pub(crate) trait KubeApi: Send + Sync + 'static {
     /// Answers one request of a client with this certificate.
     async fn handle(&self, request: Request<Body>, certificate: Option<PeerName>) -> Response<Body>;
-
-    /// Whether requests can succeed.
-    fn is_ready(&self) -> bool;
 }
 
 #[async_trait]
@@ -40,10 +37,6 @@ impl KubeApi for ApiServer {
             organizations: name.organizations,
         });
         Self::handle(self, request, certificate).await.map(|body| body.map_err(|never| match never {}).boxed_unsync())
-    }
-
-    fn is_ready(&self) -> bool {
-        Self::is_ready(self)
     }
 }
 
@@ -63,10 +56,25 @@ pub(crate) async fn call(api: &dyn KubeApi, method: Method, path: &str, body: Op
         organizations: vec![GROUP_MASTERS.to_owned()],
     };
     let (parts, body) = api.handle(request, Some(caller)).await.into_parts();
-    match trivet_https::collect(body, ANSWER_BYTES_MAX).await {
-        Ok(bytes) => (parts.status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)),
-        Err(_) => failed,
+    match read(body).await {
+        Some(bytes) => (parts.status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)),
+        None => failed,
     }
+}
+
+/// The whole body, unless it is too large or breaks off. Not `trivet_https::collect`: the
+/// compiler cannot prove that its future is `Send` for a body of boxed errors.
+async fn read(mut body: Body) -> Option<Bytes> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.ok()?.into_data() {
+            if bytes.len() + data.len() > ANSWER_BYTES_MAX {
+                return None;
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Some(bytes.freeze())
 }
 
 /// The API over an open store. Does no I/O.

@@ -6,7 +6,7 @@
 //! - [`history`] holds the checkers for linearizability and watches, as pure functions over plain
 //!   records, for fault tests with clients of any kind. [`Recorder`] makes such records.
 //!
-//! ```ignore
+//! ```text
 //! async fn factory() -> MySubject { /* opens an empty store */ }
 //! trivet_datastore_testkit::conformance!(factory);
 //! ```

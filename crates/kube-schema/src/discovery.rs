@@ -25,7 +25,9 @@ impl DiscoveryVersion {
     /// The content type of the answer; without its parameters clients take it for the plain document.
     pub const fn content_type(self) -> &'static str {
         match self {
-            DiscoveryVersion::V2 => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            DiscoveryVersion::V2 => {
+                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+            }
             DiscoveryVersion::V2Beta1 => {
                 "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
             }
@@ -63,7 +65,11 @@ pub fn api_resource_list(group: &str, version: &str) -> Option<Value> {
     }
     let resources: Vec<Value> = in_group(group, version)
         .flat_map(|info| {
-            std::iter::once(resource_entry(info)).chain(info.subresources.iter().map(move |sub| sub_entry(info, sub)))
+            std::iter::once(resource_entry(info)).chain(
+                info.subresources
+                    .iter()
+                    .map(move |sub| sub_entry(info, sub)),
+            )
         })
         .collect();
     Some(json!({
@@ -97,11 +103,20 @@ fn named_groups() -> Vec<&'static str> {
 }
 
 fn versions_of(group: &str) -> Vec<&'static str> {
-    group_versions().into_iter().filter(|(g, _)| *g == group).map(|(_, version)| version).collect()
+    group_versions()
+        .into_iter()
+        .filter(|(g, _)| *g == group)
+        .map(|(_, version)| version)
+        .collect()
 }
 
-fn in_group<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static ResourceInfo> + 'a {
-    RESOURCES.iter().filter(move |r| r.group == group && r.version == version)
+fn in_group<'a>(
+    group: &'a str,
+    version: &'a str,
+) -> impl Iterator<Item = &'static ResourceInfo> + 'a {
+    RESOURCES
+        .iter()
+        .filter(move |r| r.group == group && r.version == version)
 }
 
 fn group_fields(group: &str) -> Value {
@@ -229,7 +244,13 @@ mod tests {
         let mut aggregated_count = 0;
         for core in [true, false] {
             let document = aggregated(core, DiscoveryVersion::V2);
-            for version in document["items"].as_array().expect("items").iter().flat_map(|i| i["versions"].as_array()).flatten() {
+            for version in document["items"]
+                .as_array()
+                .expect("items")
+                .iter()
+                .flat_map(|i| i["versions"].as_array())
+                .flatten()
+            {
                 for resource in version["resources"].as_array().expect("resources") {
                     aggregated_count += 1 + resource["subresources"].as_array().map_or(0, Vec::len);
                 }

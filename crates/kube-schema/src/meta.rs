@@ -9,7 +9,10 @@ fn metadata(object: &Value) -> Option<&Map<String, Value>> {
 }
 
 fn text<'a>(object: &'a Value, field: &str) -> Option<&'a str> {
-    metadata(object)?.get(field)?.as_str().filter(|s| !s.is_empty())
+    metadata(object)?
+        .get(field)?
+        .as_str()
+        .filter(|s| !s.is_empty())
 }
 
 /// `metadata`, created when missing. A non-object value or metadata is replaced by an empty one.
@@ -53,7 +56,9 @@ pub fn resource_version(object: &Value) -> Option<&str> {
 
 /// `metadata.creationTimestamp` as unix seconds.
 pub fn creation_seconds(object: &Value) -> Option<i64> {
-    text(object, "creationTimestamp").and_then(parse_rfc3339).map(|micros| micros.div_euclid(1_000_000))
+    text(object, "creationTimestamp")
+        .and_then(parse_rfc3339)
+        .map(|micros| micros.div_euclid(1_000_000))
 }
 
 /// `metadata.deletionTimestamp`, when the object is being deleted.
@@ -91,7 +96,9 @@ pub fn finalizers(object: &Value) -> Vec<&str> {
 
 /// `metadata.ownerReferences`.
 pub fn owner_references(object: &Value) -> &[Value] {
-    metadata(object).and_then(|m| m.get("ownerReferences")?.as_array()).map_or(&[], Vec::as_slice)
+    metadata(object)
+        .and_then(|m| m.get("ownerReferences")?.as_array())
+        .map_or(&[], Vec::as_slice)
 }
 
 /// Sets one field of `metadata`.
@@ -126,7 +133,10 @@ const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// Five characters to append to `generateName`.
 pub fn generate_name_suffix(random: &[u8; 5]) -> String {
-    random.iter().map(|b| char::from(SUFFIX_ALPHABET[usize::from(*b) % SUFFIX_ALPHABET.len()])).collect()
+    random
+        .iter()
+        .map(|b| char::from(SUFFIX_ALPHABET[usize::from(*b) % SUFFIX_ALPHABET.len()]))
+        .collect()
 }
 
 /// `base` cut to leave room, followed by a generated suffix.
@@ -171,12 +181,18 @@ pub fn rfc3339(unix_seconds: i64) -> String {
 /// RFC 3339 in UTC with six digits (`MicroTime`).
 pub fn rfc3339_micro(unix_micros: i64) -> String {
     let whole = rfc3339(unix_micros.div_euclid(1_000_000));
-    format!("{}.{:06}Z", &whole[..whole.len() - 1], unix_micros.rem_euclid(1_000_000))
+    format!(
+        "{}.{:06}Z",
+        &whole[..whole.len() - 1],
+        unix_micros.rem_euclid(1_000_000)
+    )
 }
 
 /// Unix microseconds of an RFC 3339 time with any offset.
 pub fn parse_rfc3339(text: &str) -> Option<i64> {
-    let nanos = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos();
+    let nanos = OffsetDateTime::parse(text, &Rfc3339)
+        .ok()?
+        .unix_timestamp_nanos();
     i64::try_from(nanos.div_euclid(1000)).ok()
 }
 
@@ -196,9 +212,18 @@ mod tests {
     #[test]
     fn times_round_trip() {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339_micro(1_700_000_000_000_042), "2023-11-14T22:13:20.000042Z");
-        assert_eq!(parse_rfc3339("2023-11-14T22:13:20.000042Z"), Some(1_700_000_000_000_042));
-        assert_eq!(parse_rfc3339("2023-11-14T23:13:20+01:00"), Some(1_700_000_000_000_000));
+        assert_eq!(
+            rfc3339_micro(1_700_000_000_000_042),
+            "2023-11-14T22:13:20.000042Z"
+        );
+        assert_eq!(
+            parse_rfc3339("2023-11-14T22:13:20.000042Z"),
+            Some(1_700_000_000_000_042)
+        );
+        assert_eq!(
+            parse_rfc3339("2023-11-14T23:13:20+01:00"),
+            Some(1_700_000_000_000_000)
+        );
         assert_eq!(rfc3339(i64::MAX), "9999-12-31T23:59:59Z");
         assert_eq!(rfc3339(i64::MIN), "0000-01-01T00:00:00Z");
         assert_eq!(parse_rfc3339("yesterday"), None);
@@ -208,7 +233,10 @@ mod tests {
     fn generated_names() {
         assert_eq!(generate_name_suffix(&[0, 26, 27, 255, 1]), "b9bqc");
         assert_eq!(generated_name(&"x".repeat(80), &[0; 5]).len(), 63);
-        assert_eq!(uid_from_random([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(
+            uid_from_random([0xff; 16]),
+            "ffffffff-ffff-4fff-bfff-ffffffffffff"
+        );
     }
 
     #[test]

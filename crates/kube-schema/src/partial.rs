@@ -16,7 +16,10 @@ pub fn partial_list<'a>(
     list_metadata: &Value,
     version: &str,
 ) -> Value {
-    let items: Vec<Value> = objects.into_iter().map(|object| partial_object(object, version)).collect();
+    let items: Vec<Value> = objects
+        .into_iter()
+        .map(|object| partial_object(object, version))
+        .collect();
     json!({
         "kind": "PartialObjectMetadataList",
         "apiVersion": format!("meta.k8s.io/{version}"),

@@ -31,9 +31,26 @@ const NANO: i32 = -9;
 /// Largest value, 2^63 - 1; larger ones are capped like upstream's.
 const CAP: i128 = i64::MAX as i128;
 
-const BINARY: &[(&str, u32)] = &[("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
-const DECIMAL: &[(&str, i32)] =
-    &[("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
+const BINARY: &[(&str, u32)] = &[
+    ("Ki", 10),
+    ("Mi", 20),
+    ("Gi", 30),
+    ("Ti", 40),
+    ("Pi", 50),
+    ("Ei", 60),
+];
+const DECIMAL: &[(&str, i32)] = &[
+    ("n", -9),
+    ("u", -6),
+    ("m", -3),
+    ("", 0),
+    ("k", 3),
+    ("M", 6),
+    ("G", 9),
+    ("T", 12),
+    ("P", 15),
+    ("E", 18),
+];
 
 impl Quantity {
     /// Reads a quantity such as `1500m`, `1.5Gi` or `2e3`.
@@ -46,7 +63,9 @@ impl Quantity {
             b'+' => (false, &text[1..]),
             _ => (false, text),
         };
-        let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
+        let end = unsigned
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(unsigned.len());
         let (number, suffix) = unsigned.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if fraction.contains('.') || (whole.is_empty() && fraction.is_empty()) {
@@ -55,7 +74,9 @@ impl Quantity {
         let (exponent, shift, format) = suffix_of(suffix)?;
         let mut digits: i128 = 0;
         for digit in whole.bytes().chain(fraction.bytes()) {
-            let next = digits.checked_mul(10).and_then(|d| d.checked_add(i128::from(digit - b'0')));
+            let next = digits
+                .checked_mul(10)
+                .and_then(|d| d.checked_add(i128::from(digit - b'0')));
             digits = next.ok_or(QuantityError)?;
         }
         let fraction_length = i32::try_from(fraction.len()).map_err(|_| QuantityError)?;
@@ -66,7 +87,11 @@ impl Quantity {
             Format::Binary if exponent < 0 || digits < 1024 => Format::Decimal,
             other => other,
         };
-        Ok(Quantity { digits: if negative { -digits } else { digits }, exponent, format })
+        Ok(Quantity {
+            digits: if negative { -digits } else { digits },
+            exponent,
+            format,
+        })
     }
 
     /// The shortest text with the largest suffix that needs no fraction.
@@ -77,7 +102,8 @@ impl Quantity {
             return "0".into();
         }
         if self.format == Format::Binary && self.exponent >= 0 {
-            let mut whole = digits.saturating_mul(10u128.saturating_pow(self.exponent.unsigned_abs()));
+            let mut whole =
+                digits.saturating_mul(10u128.saturating_pow(self.exponent.unsigned_abs()));
             let mut suffix = "";
             for (name, _) in BINARY {
                 if !whole.is_multiple_of(1024) {
@@ -100,7 +126,10 @@ impl Quantity {
         let suffix = match self.format {
             Format::Exponent if exponent == 0 => String::new(),
             Format::Exponent => format!("e{exponent}"),
-            _ => DECIMAL.iter().find(|(_, e)| *e == exponent).map_or_else(String::new, |(s, _)| (*s).to_owned()),
+            _ => DECIMAL
+                .iter()
+                .find(|(_, e)| *e == exponent)
+                .map_or_else(String::new, |(s, _)| (*s).to_owned()),
         };
         format!("{sign}{digits}{suffix}")
     }
@@ -150,8 +179,10 @@ fn limit(mut digits: i128, mut exponent: i32) -> (i128, i32) {
         digits /= 10;
         exponent += 1;
     }
+    // Steps are no finer than nano here, so the power is small.
+    let scale = 10i128.pow(exponent.min(0).unsigned_abs());
     match exponent {
-        0.. if digits > CAP => (CAP, 0),
+        _ if digits / scale >= CAP => (CAP, 0),
         _ if digits == 0 => (0, 0),
         _ => (digits, exponent),
     }
@@ -186,9 +217,15 @@ mod tests {
             ("110", "110"),
             ("12345678901234567890123", "9223372036854775807"),
         ] {
-            assert_eq!(Quantity::parse(text).map(|q| q.canonical()).as_deref(), Ok(canonical), "{text}");
+            assert_eq!(
+                Quantity::parse(text).map(|q| q.canonical()).as_deref(),
+                Ok(canonical),
+                "{text}"
+            );
         }
-        for text in ["", "x", "1x", "1.2.3", ".", "-", "1e", "1e9999", "1 Gi", "１"] {
+        for text in [
+            "", "x", "1x", "1.2.3", ".", "-", "1e", "1e9999", "1 Gi", "１",
+        ] {
             assert!(Quantity::parse(text).is_err(), "{text}");
         }
         assert_eq!(Quantity::parse("1500m").map(|q| q.ceil()), Ok(2));

@@ -53,7 +53,13 @@ pub struct Status {
 
 impl Status {
     fn failure(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Status { code, reason, message: message.into(), details: None, continue_token: None }
+        Status {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+            continue_token: None,
+        }
     }
 
     fn about(mut self, info: &ResourceInfo, name: &str) -> Self {
@@ -88,8 +94,12 @@ impl Status {
 
     /// 404: no such path.
     pub fn unknown_path() -> Self {
-        Self::failure(404, "NotFound", "the server could not find the requested resource")
-            .with_details(Details::default())
+        Self::failure(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        )
+        .with_details(Details::default())
     }
 
     /// 409: the name is taken.
@@ -116,12 +126,19 @@ impl Status {
 
     /// 409: `preconditions.uid` names another object.
     pub fn uid_precondition(info: &ResourceInfo, name: &str, wanted: &str, found: &str) -> Self {
-        let detail = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}");
+        let detail = format!(
+            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+        );
         Self::conflict(info, name, &detail)
     }
 
     /// 409: `preconditions.resourceVersion` names another version.
-    pub fn version_precondition(info: &ResourceInfo, name: &str, wanted: &str, found: &str) -> Self {
+    pub fn version_precondition(
+        info: &ResourceInfo,
+        name: &str,
+        wanted: &str,
+        found: &str,
+    ) -> Self {
         let detail = format!(
             "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {found}"
         );
@@ -144,7 +161,12 @@ impl Status {
             "" => kind.to_owned(),
             _ => format!("{kind}.{group}"),
         };
-        Self::failure(422, "Invalid", format!("{qualified} {name:?} is invalid: {list}")).with_details(Details {
+        Self::failure(
+            422,
+            "Invalid",
+            format!("{qualified} {name:?} is invalid: {list}"),
+        )
+        .with_details(Details {
             name: name.to_owned(),
             group: group.to_owned(),
             kind: kind.to_owned(),
@@ -180,7 +202,13 @@ impl Status {
 
     /// 403: the user lacks a right. For a path without resource see [`Status::forbidden_path`].
     pub fn forbidden_access(user: &str, verb: &str, target: AccessTarget<'_>) -> Self {
-        let AccessTarget { group, resource, subresource, namespace, name } = target;
+        let AccessTarget {
+            group,
+            resource,
+            subresource,
+            namespace,
+            name,
+        } = target;
         let path = match subresource {
             "" => resource.to_owned(),
             _ => format!("{resource}/{subresource}"),
@@ -210,13 +238,19 @@ impl Status {
 
     /// 403: the user may not use a path that is not a resource.
     pub fn forbidden_path(user: &str, verb: &str, path: &str) -> Self {
-        Self::failure(403, "Forbidden", format!("forbidden: User {user:?} cannot {verb} path {path:?}"))
-            .with_details(Details::default())
+        Self::failure(
+            403,
+            "Forbidden",
+            format!("forbidden: User {user:?} cannot {verb} path {path:?}"),
+        )
+        .with_details(Details::default())
     }
 
     /// 403: create in a namespace that is going away.
     pub fn namespace_terminating(info: &ResourceInfo, name: &str, namespace: &str) -> Self {
-        let text = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let text = format!(
+            "unable to create new content in namespace {namespace} because it is being terminated"
+        );
         let cause = format!("namespace {namespace} is being terminated");
         let mut status = Self::forbidden(info, name, &text).cause("NamespaceTerminating", &cause);
         if let Some(cause) = status.details.as_mut().and_then(|d| d.causes.last_mut()) {
@@ -237,8 +271,12 @@ impl Status {
 
     /// 405 for a method that no resource path takes.
     pub fn method_unknown() -> Self {
-        Self::failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
-            .with_details(Details::default())
+        Self::failure(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )
+        .with_details(Details::default())
     }
 
     /// 406. `accepted` lists the media types the server can produce.
@@ -257,7 +295,9 @@ impl Status {
         Self::failure(
             415,
             "UnsupportedMediaType",
-            format!("the body of the request was in an unknown format - accepted media types include: {list}"),
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: {list}"
+            ),
         )
     }
 
@@ -321,8 +361,12 @@ impl Status {
 
     /// 500.
     pub fn internal(message: impl std::fmt::Display) -> Self {
-        Self::failure(500, "InternalError", format!("Internal error occurred: {message}"))
-            .cause("", &message.to_string())
+        Self::failure(
+            500,
+            "InternalError",
+            format!("Internal error occurred: {message}"),
+        )
+        .cause("", &message.to_string())
     }
 
     /// 503: no quorum, or not ready yet.
@@ -403,13 +447,21 @@ pub struct AccessTarget<'a> {
 impl Details {
     fn to_value(&self) -> Value {
         let mut fields = Map::new();
-        for (name, text) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {
+        for (name, text) in [
+            ("name", &self.name),
+            ("group", &self.group),
+            ("kind", &self.kind),
+            ("uid", &self.uid),
+        ] {
             if !text.is_empty() {
                 fields.insert(name.to_owned(), text.clone().into());
             }
         }
         if !self.causes.is_empty() {
-            fields.insert("causes".into(), self.causes.iter().map(Cause::to_value).collect());
+            fields.insert(
+                "causes".into(),
+                self.causes.iter().map(Cause::to_value).collect(),
+            );
         }
         if let Some(seconds) = self.retry_after_seconds {
             fields.insert("retryAfterSeconds".into(), seconds.into());
@@ -420,7 +472,11 @@ impl Details {
 
 impl Cause {
     fn to_value(&self) -> Value {
-        let parts = [("reason", &self.reason), ("message", &self.message), ("field", &self.field)];
+        let parts = [
+            ("reason", &self.reason),
+            ("message", &self.message),
+            ("field", &self.field),
+        ];
         parts
             .into_iter()
             .filter(|(_, text)| !text.is_empty())
@@ -443,7 +499,13 @@ mod tests {
                 "message": "leases.coordination.k8s.io \"x\" not found", "reason": "NotFound",
                 "details": {"name": "x", "group": "coordination.k8s.io", "kind": "leases"}, "code": 404})
         );
-        let target = AccessTarget { group: "", resource: "namespaces", subresource: "", namespace: "", name: "" };
+        let target = AccessTarget {
+            group: "",
+            resource: "namespaces",
+            subresource: "",
+            namespace: "",
+            name: "",
+        };
         assert_eq!(
             Status::forbidden_access("system:anonymous", "list", target).message,
             "namespaces is forbidden: User \"system:anonymous\" cannot list resource \"namespaces\" in API group \"\" \
@@ -451,12 +513,21 @@ mod tests {
         );
         let pods = crate::find("", "v1", "pods").expect("row");
         let invalid = Status::invalid(pods, "p", &[FieldError::required("spec.containers", "")]);
-        assert_eq!(invalid.message, "Pod \"p\" is invalid: spec.containers: Required value");
-        assert_eq!(invalid.to_value()["details"]["causes"][0]["reason"], "FieldValueRequired");
+        assert_eq!(
+            invalid.message,
+            "Pod \"p\" is invalid: spec.containers: Required value"
+        );
+        assert_eq!(
+            invalid.to_value()["details"]["causes"][0]["reason"],
+            "FieldValueRequired"
+        );
         assert_eq!(invalid.to_value()["details"]["kind"], "Pod");
         let late = Status::too_large_resource_version(99, 7).to_value();
         assert_eq!(late["details"]["retryAfterSeconds"], 1);
-        assert_eq!(late["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
+        assert_eq!(
+            late["details"]["causes"][0]["reason"],
+            "ResourceVersionTooLarge"
+        );
         let deleted = Status::deleted(pods, "p", "u").to_value();
         assert_eq!(deleted["status"], "Success");
         assert_eq!(deleted.get("code"), None);

@@ -232,6 +232,8 @@ impl Index {
 
     /// The changes of `range` from revision `from` on, in order of revision; whole revisions,
     /// at most about `max_changes`. Also the last revision that is covered: `None` when all are.
+    ///
+    /// Visits every key of the range in chunks that changed since: ask for many changes at once.
     #[must_use]
     pub fn changes(&self, range: &KeyRange, from: u64, max_changes: usize) -> (Vec<Change>, Option<u64>) {
         let mut found: Vec<(u64, u32, usize, usize, usize)> = Vec::new();
@@ -264,13 +266,14 @@ impl Index {
                 found.push((head.main, head.sub, at, index, older.len()));
             }
         }
-        found.sort_unstable();
         let mut last = None;
-        if found.len() > max_changes.max(1) {
-            let cut = found[max_changes.max(1) - 1].0;
-            found.truncate(found.partition_point(|change| change.0 <= cut));
+        let max_changes = max_changes.max(1);
+        if found.len() > max_changes {
+            let cut = found.select_nth_unstable(max_changes - 1).1.0;
+            found.retain(|change| change.0 <= cut);
             last = Some(cut);
         }
+        found.sort_unstable();
         let changes = found
             .into_iter()
             .map(|(_, _, at, index, number)| {

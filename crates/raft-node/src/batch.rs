@@ -182,7 +182,7 @@ mod tests {
         Instant::now() + Duration::from_secs(60)
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn batches_form_while_others_are_on_their_way() {
         let sizes = Arc::new(std::sync::Mutex::new(Vec::new()));
         let seen = sizes.clone();
@@ -208,7 +208,7 @@ mod tests {
         assert!(sizes.len() <= 3 && sizes.iter().all(|size| *size <= BATCH_COMMANDS_MAX), "{sizes:?}");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_no_batch_took_is_certainly_not_proposed() {
         let sink: Sink = Arc::new(|_| Box::pin(std::future::pending()));
         let (batcher, run) = Batcher::new(1, sink);
@@ -238,6 +238,6 @@ mod tests {
         }
         let refused = batcher.submit(Bytes::from_static(b"x"), later(), later()).await;
         assert_eq!(refused, Err(Refusal::Failed(Error::Overloaded)));
-        waiting.map(|task| task.abort());
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }

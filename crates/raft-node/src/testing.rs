@@ -39,6 +39,12 @@ pub async fn start(
     RaftNode::start_on(parts, machine, query, Arc::new(Endpoint { network: network.clone(), url })).await
 }
 
+/// The last index that was purged from a member's log.
+pub fn purged_index(node: &RaftNode) -> u64 {
+    use openraft::async_runtime::watch::WatchReceiver;
+    node.shared.raft.metrics().borrow_watched().purged.map_or(0, |id| id.index)
+}
+
 /// Feeds arbitrary bytes to everything that decodes peer messages. For fuzzing; panics on a bug.
 pub fn decode_anything(bytes: &[u8]) {
     crate::consensus::codec::decode_anything(bytes);

@@ -102,6 +102,14 @@ impl SimDisk {
         self.lock().crashed = true;
     }
 
+    /// Ends a crash as if only the process had died: the page cache is all there, and what was
+    /// not synced still is not.
+    pub fn restart_process(&self) {
+        let mut state = self.lock();
+        state.crashed = false;
+        state.crash_at = None;
+    }
+
     /// Lets `sync_data` number `sync` (the first is 0) fail once.
     pub fn fail_sync_at(&self, sync: u64) {
         self.lock().fail_sync_at = Some(sync);

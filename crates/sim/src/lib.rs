@@ -7,6 +7,7 @@
 //! | fault | how |
 //! |---|---|
 //! | crash at I/O operation N | [`SimDisk::crash_at`]; that call and all later ones fail |
+//! | a killed process: the page cache stays, unsynced data is still unsynced | [`SimDisk::restart_process`] |
 //! | any subset of the unsynced writes is on disk after a crash, in units of 512 bytes, also an older one without a newer one | [`SimDisk::crash_image`] |
 //! | the length of a file after a crash is any of those it had since its last sync | same |
 //! | directory changes (create, mkdir, rename, remove) that were not followed by `sync_dir` are lost, or not, each on its own; a rename is atomic | same |

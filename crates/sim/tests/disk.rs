@@ -123,6 +123,20 @@ fn a_crash_stops_everything_from_that_operation_on() {
 }
 
 #[test]
+fn a_killed_process_leaves_the_page_cache() {
+    let (disk, file) = disk_with_file();
+    file.write_all_at(0, b"a").unwrap();
+    disk.crash();
+    assert!(disk.exists(Path::new(FILE)).is_err());
+    disk.restart_process();
+    assert_eq!(disk.content(Path::new(FILE)), b"a");
+    let lengths: BTreeSet<usize> = (0..50)
+        .map(|seed| disk.crash_image(seed).content(Path::new(FILE)).len())
+        .collect();
+    assert_eq!(lengths, BTreeSet::from([0, 1]));
+}
+
+#[test]
 fn after_a_failed_sync_the_cache_lies() {
     let mut lost = 0;
     for round in 0..20 {

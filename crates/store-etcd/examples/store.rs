@@ -66,7 +66,7 @@ impl Options {
         config.metrics_listen = self.metrics;
         if let Some(peer) = self.peer {
             let tls_dir = self.tls_dir.ok_or("--peer needs --tls-dir")?;
-            config.member_name = format!("member-{peer}");
+            config.member_name = format!("member@{peer}");
             config.peers = Some(peer_settings(peer, &tls_dir, self.join.is_empty())?);
         }
         if !self.join.is_empty() {

@@ -25,6 +25,9 @@ use crate::state::{Command, CommandError, Outcome, Response, Shared};
 /// Pause before another attempt when a leader is known but does not answer yet.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
+/// How long an answer waits for this member to apply what the leader has applied.
+const APPLY_WAIT: Duration = Duration::from_secs(1);
+
 pub(crate) struct Engine {
     pub(crate) env: Env,
     pub(crate) node: Arc<RaftNode>,
@@ -78,12 +81,32 @@ impl Engine {
         let answer = self.until_deadline(true, || self.node.propose(encoded.clone())).await?;
         let outcome = Outcome::decode(answer).map_err(|error| Failure::Damaged(error.to_string()))?;
         match outcome.result {
-            Ok(response) => Ok((outcome.revision, response)),
+            Ok(response) => {
+                self.applied_here(outcome.revision, &response).await;
+                Ok((outcome.revision, response))
+            }
             Err(CommandError::Refused(refused)) => Err(Failure::Refused(refused)),
             Err(CommandError::Malformed) => {
                 Err(Failure::Damaged("the command arrived malformed at the state machine".to_owned()))
             }
         }
+    }
+
+    /// Waits until this member, too, has applied what it answers: its clients read their own
+    /// writes, even serializably. On the leader that is so already.
+    async fn applied_here(&self, revision: Revision, response: &Response) {
+        let caught_up = async {
+            if self.shared.revision() < revision {
+                // An error means that the state is gone; then nothing is read from it either.
+                let _ = self.shared.revisions().wait_for(|here| *here >= revision).await;
+            }
+            if let Response::LeaseGranted { id, .. } = response {
+                let mut changes = self.shared.lease_notify();
+                while self.shared.lease(*id).is_none() && changes.changed().await.is_ok() {}
+            }
+        };
+        // The write is done, whatever becomes of this member: no error, only a bound.
+        let _ = tokio::time::timeout(APPLY_WAIT, caught_up).await;
     }
 
     /// Replicates a transaction.

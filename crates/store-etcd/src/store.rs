@@ -21,6 +21,7 @@ use crate::engine::{Engine, unexpected};
 use crate::failure::Failure;
 use crate::lease::{Question, decode_time};
 use crate::members::Members;
+use crate::service::wire;
 use crate::state::{Command, Export, Response, WatchError, WatchOp, Watcher};
 
 /// An open store: one member, alone or of a cluster. Made by [`crate::open`].
@@ -74,7 +75,9 @@ impl EtcdStore {
             Expect::Any => (Vec::new(), Vec::new()),
             Expect::Absent | Expect::ModRevision(_) => {
                 let target = match expect {
-                    Expect::ModRevision(revision) => CompareTarget::Mod(revision.0 as i64),
+                    // An absent key compares as 0, which must not pass for a revision of it.
+                    Expect::ModRevision(Revision(0)) => CompareTarget::Mod(-1),
+                    Expect::ModRevision(revision) => CompareTarget::Mod(wire(revision)),
                     _ => CompareTarget::Create(0),
                 };
                 let compare = Compare { range: key_range.clone(), op: CompareOp::Equal, target };
@@ -100,9 +103,10 @@ impl EtcdStore {
 impl Datastore for EtcdStore {
     async fn range(&self, request: RangeRequest) -> Result<RangePage> {
         self.open_for_calls()?;
+        check_range(&request.range)?;
         // A revision that this member has not seen yet may well exist.
         let behind = request.at.is_some_and(|at| at > self.engine.shared.revision());
-        if behind || (request.at.is_none() && !request.serializable) {
+        if behind || !request.serializable {
             self.engine.barrier().await?;
         }
         let range = match &request.after {
@@ -143,6 +147,7 @@ impl Datastore for EtcdStore {
 
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream> {
         self.open_for_calls()?;
+        check_range(&request.range)?;
         // "After the newest revision" means the newest anywhere, not just here.
         if request.start.is_none() {
             self.engine.barrier().await?;
@@ -231,6 +236,13 @@ fn check_key(key: &Bytes) -> Result<()> {
         return Err(Error::Invalid("a key must not be empty".to_owned()));
     }
     Ok(())
+}
+
+fn check_range(range: &trivet_datastore::KeyRange) -> Result<()> {
+    match range {
+        trivet_datastore::KeyRange::Key(key) => check_key(key),
+        _ => Ok(()),
+    }
 }
 
 /// The keys of `range` that are greater than `after`.

@@ -1,5 +1,6 @@
 //! TLS settings from files, and for a store that stays alone.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -37,7 +38,8 @@ fn mutual(ca: &[u8], identity: Identity, alpn: &[&[u8]]) -> trivet_pki::Result<M
     Ok(Mutual { server, client })
 }
 
-/// For a member without peers: nothing listens, so a CA that nobody else ever sees will do.
+/// For a member without peers. The node wants an address to listen on; a free loopback port
+/// behind a CA whose key nobody keeps lets nobody in.
 pub(crate) fn alone(now: SystemTime) -> Result<PeerSettings> {
     let build = || -> trivet_pki::Result<Mutual> {
         let authority = Authority::generate("trivet-alone", now)?;
@@ -53,7 +55,7 @@ pub(crate) fn alone(now: SystemTime) -> Result<PeerSettings> {
     };
     let Mutual { server, client } = build().map_err(|error| Error::Invalid(error.to_string()))?;
     Ok(PeerSettings {
-        listen: Vec::new(),
+        listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
         url: "https://localhost:2380".to_owned(),
         server_tls: server,
         client_tls: client,

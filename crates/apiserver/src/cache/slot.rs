@@ -245,11 +245,6 @@ impl Slot {
     pub(crate) fn all(&self, scope: &str) -> Vec<Arc<Entry>> {
         self.snapshot(scope, None, 0, 0).entries
     }
-
-    /// Revision of the last change of this resource.
-    pub(crate) fn last_revision(&self) -> u64 {
-        self.read().last
-    }
 }
 
 impl State {

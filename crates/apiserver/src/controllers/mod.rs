@@ -171,6 +171,9 @@ async fn lead(
         return;
     }
     let mut changes: Vec<_> = trigger.slots.iter().map(|slot| slot.subscribe()).collect();
+    if changes.is_empty() {
+        return;
+    }
     let stop = &shared.core.stop;
     loop {
         tokio::select! {

@@ -35,7 +35,7 @@ impl Core {
         Ok(())
     }
 
-    /// NodeRestriction: a kubelet writes its own Node, without giving itself a role.
+    /// NodeRestriction: a kubelet writes its own Node and Lease, without giving itself a role.
     pub(super) fn admit_node(
         &self,
         info: &ResourceInfo,
@@ -43,11 +43,17 @@ impl Core {
         new: &Value,
         old: Option<&Value>,
     ) -> Result<(), Status> {
-        if (info.group, info.plural) != ("", "nodes") {
-            return Ok(());
-        }
         let Some(node) = context.user.node() else { return Ok(()) };
         let name = trivet_kube_schema::meta::name(new).unwrap_or_default();
-        check_node_write(node, new, old).map_err(|text| Status::forbidden(info, name, &text))
+        match (info.group, info.plural) {
+            ("", "nodes") => {
+                check_node_write(node, new, old).map_err(|text| Status::forbidden(info, name, &text))
+            }
+            ("coordination.k8s.io", "leases") if name != node => {
+                let text = "can only access node lease with the same name as the requesting node";
+                Err(Status::forbidden(info, name, text))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -56,7 +56,10 @@ impl Core {
             let lost = match marked {
                 None if context.dry_run => return Ok(Deleted::Gone(current.value)),
                 None => match self.remove(&current).await? {
-                    Ok(_) => return Ok(Deleted::Gone(current.value)),
+                    Ok(_) => {
+                        self.release_address(info, &current.value).await;
+                        return Ok(Deleted::Gone(current.value));
+                    }
                     Err(now) => now,
                 },
                 Some(new) if context.dry_run || new == current.value => return Ok(Deleted::Marked(new)),

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use trivet_datastore::Expect;
+use trivet_datastore::{DeleteRequest, Expect};
 use trivet_kube_schema::{FieldError, ResourceInfo, Status, meta};
 
 use crate::server::Core;
@@ -107,6 +107,21 @@ impl Core {
             }
         }
         Err(Status::internal("failed to allocate a serviceIP: range is full"))
+    }
+
+    /// Gives the address of a deleted service back. One that is not given back in time is taken
+    /// over once the claim is stale.
+    pub(super) async fn release_address(&self, info: &ResourceInfo, object: &Value) {
+        if (info.group, info.plural) != ("", "services") {
+            return;
+        }
+        let address = object.pointer("/spec/clusterIP").and_then(Value::as_str);
+        let Some(address) = address.filter(|a| a.parse::<IpAddr>().is_ok()) else { return };
+        let key = Bytes::from(format!("{CLAIMS}{address}"));
+        let request = DeleteRequest { key, expect: Expect::Any };
+        if let Err(error) = self.config.datastore.delete(request).await {
+            tracing::debug!(%error, address, "the address of a deleted service is given back later");
+        }
     }
 
     /// Claims an address for a service; false when another one holds it. A claim whose service

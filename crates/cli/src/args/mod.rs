@@ -13,8 +13,8 @@ use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use node::{AgentArgs, JoinArgs, LogArgs, LogFormat, NodeArgs};
-pub(crate) use server::ServerArgs;
-pub(crate) use tolerated::ToleratedArgs;
+pub(crate) use server::{NetworkArgs, ServerArgs};
+pub(crate) use tolerated::{REFUSED, ToleratedArgs};
 pub(crate) use utility::{CompletionArgs, OutputFormat, StatusArgs, TokenArgs, TokenCommand};
 
 /// The version that `--version` prints: ours, and the Kubernetes API level it speaks.

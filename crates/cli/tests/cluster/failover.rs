@@ -21,13 +21,10 @@ async fn leader_killed_under_load() {
     scenario.three_servers();
     let leader = scenario.leader(1).expect("a leader");
     let others: Vec<u8> = [1, 2, 3].into_iter().filter(|&number| number != leader).collect();
-    let api = |server: u8| {
-        Api::new(
-            &scenario.cluster.kubeconfig(1),
-            &scenario.cluster.url(server),
-            Duration::from_secs(5),
-        )
-    };
+    let kubeconfig = scenario.cluster.kubeconfig(1);
+    let urls: Vec<String> = (0..=3).map(|number| scenario.cluster.url(number)).collect();
+    let api =
+        |server: u8| Api::new(&kubeconfig, &urls[usize::from(server)], Duration::from_secs(5));
     let survivors: Vec<Api> = others.iter().map(|&number| api(number)).collect();
 
     let stop = Arc::new(AtomicBool::new(false));

@@ -48,6 +48,11 @@ impl Failure {
 
 type Answer = Result<Response<Body>, Failure>;
 
+/// Keeps the futures of rare and large handlers out of every connection's.
+fn boxed<'a>(work: impl Future<Output = Answer> + Send + 'a) -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send + 'a>> {
+    Box::pin(work)
+}
+
 /// Answers one request on the port.
 pub(crate) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path();
@@ -55,7 +60,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
         "/ping" => Ok(text("text/plain", "pong")),
         "/cacerts" => Ok(text("text/plain", shared.identity.server_ca.cert_pem().to_owned())),
         _ if path.starts_with("/v1-k3s/") || path.starts_with("/v1-trivet/") || path.starts_with("/db/") => {
-            supervise(&shared, request).await
+            boxed(supervise(&shared, request)).await
         }
         _ => return kubernetes(&shared, request).await,
     };

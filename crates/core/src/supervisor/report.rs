@@ -58,15 +58,16 @@ pub(crate) async fn report(shared: &Shared, local_only: bool) -> ClusterReport {
         }
     };
     fill(&mut report, &status);
-    if !local_only
-        && !report.leader_view
-        && let Some(leader) = status.members.iter().find(|member| Some(member.id) == status.leader)
-        && let Some(view) = ask_leader(shared, leader).await
-        && view.leader_view
-    {
-        report.members = view.members;
-        report.tolerated_failures = view.tolerated_failures;
-        report.leader_view = true;
+    let leader = status.members.into_iter().find(|member| Some(member.id) == status.leader);
+    if let Some(leader) = leader.filter(|_| !local_only && !report.leader_view) {
+        match ask_leader(shared, &leader).await {
+            Some(view) if view.leader_view => {
+                report.members = view.members;
+                report.tolerated_failures = view.tolerated_failures;
+                report.leader_view = true;
+            }
+            _ => {}
+        }
     }
     advise(&mut report);
     report

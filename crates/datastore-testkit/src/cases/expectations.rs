@@ -204,6 +204,8 @@ pub(crate) async fn no_increment_is_lost(b: &mut Bench) -> Verdict {
             for _ in 0..each {
                 let mut current = c.get("counter").await.expect("the counter is there");
                 loop {
+                    // Lets the others in between read and write, however fast the store is.
+                    tokio::task::yield_now().await;
                     let text = std::str::from_utf8(&current.value).expect("the value is a number");
                     let count: u64 = text.parse().expect("the value is a number");
                     let expect = Expect::ModRevision(current.mod_revision);

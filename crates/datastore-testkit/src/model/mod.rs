@@ -25,9 +25,6 @@ use crate::workload::seed;
 /// Leases do not end by themselves here: time is not compared.
 const TTL: Duration = Duration::from_secs(3600);
 
-/// How long a watch may take to deliver what happened.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 /// Body of the test in [`conformance!`](crate::conformance): random runs, each on a fresh subject,
 /// shrunk when one fails. Panics with the seed and the shortest failing run.
 pub fn run_test<F, Fut, S>(factory: F)
@@ -57,6 +54,8 @@ where
         cases: limits.model_runs,
         failure_persistence: None,
         max_shrink_iters: 300,
+        // Every try may wait for what never comes.
+        max_shrink_time: 10_000,
         ..Config::default()
     };
     let mut bytes = [0; 32];
@@ -66,7 +65,7 @@ where
     let outcome = runner.run(&operations(limits.model_operations), |run| {
         let compared = runtime.block_on(async {
             let mut subject = factory().await;
-            let compared = compare(&run, subject.store()).await;
+            let compared = compare(&run, subject.store(), limits.patience).await;
             subject.finish().await;
             compared
         });
@@ -79,14 +78,19 @@ where
 }
 
 /// Does the same operations to `store`, which is fresh, and to the model. The first difference is
-/// the error.
-pub async fn compare(run: &[Operation], store: Arc<dyn Datastore>) -> Result<(), String> {
+/// the error. Watches are given `patience` to deliver.
+pub async fn compare(
+    run: &[Operation],
+    store: Arc<dyn Datastore>,
+    patience: Duration,
+) -> Result<(), String> {
     let mut pair = Compared {
         store,
         model: MemoryStore::new(),
         slots: HashMap::new(),
         names: HashMap::new(),
         watches: Vec::new(),
+        patience,
     };
     for (number, operation) in run.iter().enumerate() {
         let done = pair.step(operation).await;
@@ -109,6 +113,7 @@ struct Compared {
     /// What the model calls the store's leases.
     names: HashMap<LeaseId, LeaseId>,
     watches: Vec<ComparedWatch>,
+    patience: Duration,
 }
 
 struct ComparedWatch {
@@ -327,7 +332,7 @@ impl Compared {
             Err(expected) => {
                 let found = match self.store.watch(request).await {
                     Err(error) => Err(error),
-                    Ok(mut stream) => match soon(stream.next()).await? {
+                    Ok(mut stream) => match self.soon(stream.next()).await? {
                         Some(item) => item.map(drop),
                         None => Ok(()),
                     },
@@ -398,7 +403,7 @@ impl Compared {
     ) -> Result<Vec<WatchEvent>, String> {
         let mut events = Vec::new();
         loop {
-            match soon(stream.next()).await? {
+            match self.soon(stream.next()).await? {
                 Some(Ok(batch)) => {
                     events.extend(batch.events);
                     if batch.revision >= last {
@@ -433,10 +438,15 @@ impl Compared {
             .export()
             .await
             .map_err(|error| error.to_string())?;
-        let found = pairs(soon(found.collect()).await?);
+        let found = pairs(self.soon(found.collect()).await?);
         let expected = self.model.export().await.expect("the model is open");
         let found = found.map(|found| found.into_iter().map(|pair| self.pair(pair)).collect());
         same(found, pairs(expected.collect().await))
+    }
+
+    async fn soon<T>(&self, future: impl Future<Output = T>) -> Result<T, String> {
+        let waited = tokio::time::timeout(self.patience, future).await;
+        waited.map_err(|_| format!("waited {:?} in vain", self.patience))
     }
 
     // The store's answers in the model's words: only lease ids differ.
@@ -479,11 +489,6 @@ impl Compared {
             }
         }
     }
-}
-
-async fn soon<T>(future: impl Future<Output = T>) -> Result<T, String> {
-    let waited = tokio::time::timeout(PATIENCE, future).await;
-    waited.map_err(|_| format!("waited {PATIENCE:?} in vain"))
 }
 
 /// Answers are the same, up to the wording of errors.

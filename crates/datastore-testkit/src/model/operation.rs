@@ -127,7 +127,7 @@ fn position() -> impl Strategy<Value = Position> {
 }
 
 fn slot() -> impl Strategy<Value = u8> {
-    0..3u8
+    0..2u8
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -135,7 +135,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         key(),
         any::<u8>(),
         expectation(),
-        option::weighted(0.3, slot()),
+        option::weighted(0.5, slot()),
     );
     let page = (
         range(),
@@ -151,8 +151,8 @@ fn operation() -> impl Strategy<Value = Operation> {
             Operation::Range { range, after, limit, at, count_only }
         }),
         2 => position().prop_map(Operation::Compact),
-        3 => slot().prop_map(Operation::Grant),
-        2 => slot().prop_map(Operation::Revoke),
+        4 => slot().prop_map(Operation::Grant),
+        4 => slot().prop_map(Operation::Revoke),
         1 => slot().prop_map(Operation::KeepAlive),
         3 => (range(), position(), any::<bool>())
             .prop_map(|(range, start, previous)| Operation::Watch { range, start, previous }),

@@ -95,7 +95,11 @@ impl Door {
     }
 
     async fn revision(&self) -> Revision {
-        self.content.status().await.unwrap().revision
+        self.content
+            .status()
+            .await
+            .expect("the content is open")
+            .revision
     }
 
     fn stale(&self) -> bool {
@@ -252,13 +256,21 @@ impl Datastore for Door {
             ttl: lease.ttl.max(ttl),
             ..lease
         };
-        self.ttls.lock().unwrap().insert(lease.id, lease.ttl);
+        self.ttls
+            .lock()
+            .expect("no panic under the lock")
+            .insert(lease.id, lease.ttl);
         Ok(lease)
     }
 
     async fn keep_lease_alive(&self, id: LeaseId) -> Result<Lease> {
         self.enter()?;
-        let known = self.ttls.lock().unwrap().get(&id).copied();
+        let known = self
+            .ttls
+            .lock()
+            .expect("no panic under the lock")
+            .get(&id)
+            .copied();
         match (self.fault, known) {
             (Fault::IgnoresKeepalives, Some(ttl)) => Ok(Lease { id, ttl }),
             _ => self.content.keep_lease_alive(id).await,
@@ -408,7 +420,7 @@ fn spoil_watch(
                         ..request
                     })
                     .await
-                    .unwrap()
+                    .expect("the content is open")
             };
             Box::pin(stream.take(1).chain(stream::once(live).flatten()))
         }

@@ -13,9 +13,9 @@ pub(super) const MAGIC: &[u8; 4] = b"k8s\0";
 
 pub(super) fn decode(body: &[u8], api_version: &str, kind: &str) -> Result<Decoded, DecodeError> {
     let malformed = |_| DecodeError::Malformed("proto: the body is not a valid message".into());
-    let envelope = body
-        .strip_prefix(MAGIC)
-        .ok_or_else(|| DecodeError::Malformed("provided data does not appear to be a protobuf message".into()))?;
+    let envelope = body.strip_prefix(MAGIC).ok_or_else(|| {
+        DecodeError::Malformed("provided data does not appear to be a protobuf message".into())
+    })?;
     let (found_version, found_kind, raw) = open(envelope).map_err(malformed)?;
     let (api_version, kind) = match (found_version.is_empty(), found_kind.is_empty()) {
         (true, true) => (api_version.to_owned(), kind.to_owned()),
@@ -26,7 +26,12 @@ pub(super) fn decode(body: &[u8], api_version: &str, kind: &str) -> Result<Decod
     };
     let mut fields = Map::new();
     message(ty, &[], raw, &mut fields, MAX_DEPTH).map_err(malformed)?;
-    Ok(Decoded { api_version, kind, value: Value::Object(fields), duplicates: Vec::new() })
+    Ok(Decoded {
+        api_version,
+        kind,
+        value: Value::Object(fields),
+        duplicates: Vec::new(),
+    })
 }
 
 /// `runtime.Unknown`: 1 typeMeta {1 apiVersion, 2 kind}, 2 raw, 3 contentEncoding, 4 contentType.
@@ -66,9 +71,14 @@ fn message(
     let mut reader = Reader::new(bytes);
     while let Some((number, payload)) = reader.field()? {
         let below = |field: &&Field| {
-            field.proto_path.strip_prefix(prefix).is_some_and(|rest| rest.first() == Some(&number))
+            field
+                .proto_path
+                .strip_prefix(prefix)
+                .is_some_and(|rest| rest.first() == Some(&number))
         };
-        let Some(field) = ty.fields.iter().find(below) else { continue };
+        let Some(field) = ty.fields.iter().find(below) else {
+            continue;
+        };
         if field.proto_path.len() == prefix.len() + 1 {
             put(field, payload, out, depth)?;
         } else if let Payload::Bytes(inner) = payload {
@@ -81,10 +91,17 @@ fn message(
     Ok(())
 }
 
-fn put(field: &'static Field, payload: Payload<'_>, out: &mut Map<String, Value>, depth: usize) -> Result<(), Malformed> {
+fn put(
+    field: &'static Field,
+    payload: Payload<'_>,
+    out: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<(), Malformed> {
     match &field.shape {
         Shape::List(inner) => {
-            let list = out.entry(field.name).or_insert_with(|| Value::Array(Vec::new()));
+            let list = out
+                .entry(field.name)
+                .or_insert_with(|| Value::Array(Vec::new()));
             let list = list.as_array_mut().ok_or(Malformed)?;
             match payload {
                 Payload::Bytes(packed) if is_number(inner) => {
@@ -97,16 +114,30 @@ fn put(field: &'static Field, payload: Payload<'_>, out: &mut Map<String, Value>
             }
         }
         Shape::Map(inner) => {
-            let Payload::Bytes(entry) = payload else { return Err(Malformed) };
+            let Payload::Bytes(entry) = payload else {
+                return Err(Malformed);
+            };
             let (key, value) = map_entry(inner, entry, depth)?;
-            let map = out.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
+            let map = out
+                .entry(field.name)
+                .or_insert_with(|| Value::Object(Map::new()));
             map.as_object_mut().ok_or(Malformed)?.insert(key, value);
         }
         Shape::Object(reference) => {
             // A message that comes twice is merged, as protobuf demands.
-            let Payload::Bytes(inner) = payload else { return Err(Malformed) };
-            let object = out.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
-            message(reference.get(), &[], inner, object.as_object_mut().ok_or(Malformed)?, depth)?;
+            let Payload::Bytes(inner) = payload else {
+                return Err(Malformed);
+            };
+            let object = out
+                .entry(field.name)
+                .or_insert_with(|| Value::Object(Map::new()));
+            message(
+                reference.get(),
+                &[],
+                inner,
+                object.as_object_mut().ok_or(Malformed)?,
+                depth,
+            )?;
         }
         shape => {
             let value = scalar(shape, payload, depth)?;
@@ -131,7 +162,11 @@ fn is_number(shape: &Shape) -> bool {
 }
 
 /// A map entry: 1 key, 2 value. A list as value is wrapped in a message with items in field 1.
-fn map_entry(shape: &'static Shape, entry: &[u8], depth: usize) -> Result<(String, Value), Malformed> {
+fn map_entry(
+    shape: &'static Shape,
+    entry: &[u8],
+    depth: usize,
+) -> Result<(String, Value), Malformed> {
     let mut key = String::new();
     let mut value = None;
     let mut reader = Reader::new(entry);
@@ -218,7 +253,11 @@ fn timestamp(bytes: &[u8]) -> Result<Option<i64>, Malformed> {
             _ => {}
         }
     }
-    Ok(Some(seconds.saturating_mul(1_000_000).saturating_add(nanos / 1000)))
+    Ok(Some(
+        seconds
+            .saturating_mul(1_000_000)
+            .saturating_add(nanos / 1000),
+    ))
 }
 
 /// 1 type (0 number, 1 text), 2 number, 3 text.
@@ -233,7 +272,11 @@ fn int_or_string(bytes: &[u8]) -> Result<Value, Malformed> {
             _ => {}
         }
     }
-    Ok(if is_text { text_value.into() } else { number_value.into() })
+    Ok(if is_text {
+        text_value.into()
+    } else {
+        number_value.into()
+    })
 }
 
 fn first_bytes(message: &[u8], wanted: u32) -> Result<Option<&[u8]>, Malformed> {
@@ -248,5 +291,7 @@ fn first_bytes(message: &[u8], wanted: u32) -> Result<Option<&[u8]>, Malformed> 
 }
 
 fn text(bytes: &[u8]) -> Result<String, Malformed> {
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| Malformed)
+    std::str::from_utf8(bytes)
+        .map(str::to_owned)
+        .map_err(|_| Malformed)
 }

@@ -14,7 +14,9 @@ pub(super) fn encode(value: &Value) -> Result<Vec<u8>, EncodeError> {
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     let ty = crate::schema::find_kind(api_version, kind)
         .ok_or_else(|| EncodeError(format!("no field table for {api_version} {kind}")))?;
-    let fields = value.as_object().ok_or_else(|| EncodeError("not an object".into()))?;
+    let fields = value
+        .as_object()
+        .ok_or_else(|| EncodeError("not an object".into()))?;
     let mut raw = Vec::new();
     message(ty, &[], fields, &mut raw)?;
     let mut meta = Vec::new();
@@ -28,7 +30,12 @@ pub(super) fn encode(value: &Value) -> Result<Vec<u8>, EncodeError> {
     Ok(out)
 }
 
-fn message(ty: &'static Type, prefix: &[u32], object: &Map<String, Value>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+fn message(
+    ty: &'static Type,
+    prefix: &[u32],
+    object: &Map<String, Value>,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
     let present = |field: &&Field| object.get(field.name).is_some_and(|value| !value.is_null());
     let numbers: BTreeSet<u32> = ty
         .fields
@@ -40,7 +47,9 @@ fn message(ty: &'static Type, prefix: &[u32], object: &Map<String, Value>, out: 
         let path: Vec<u32> = prefix.iter().copied().chain([number]).collect();
         let direct = ty.fields.iter().find(|field| field.proto_path == path);
         match direct.and_then(|field| object.get(field.name).map(|value| (field, value))) {
-            Some((field, value)) => put(&field.shape, number, value, out).map_err(|e| at(field.name, &e))?,
+            Some((field, value)) => {
+                put(&field.shape, number, value, out).map_err(|e| at(field.name, &e))?;
+            }
             None => {
                 let mut inner = Vec::new();
                 message(ty, &path, object, &mut inner)?;
@@ -59,7 +68,12 @@ fn wrong(shape: &Shape) -> EncodeError {
     EncodeError(format!("value does not fit {shape:?}"))
 }
 
-fn put(shape: &'static Shape, number: u32, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+fn put(
+    shape: &'static Shape,
+    number: u32,
+    value: &Value,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
     let bad = || wrong(shape);
     match shape {
         Shape::List(inner) => {
@@ -84,19 +98,32 @@ fn put(shape: &'static Shape, number: u32, value: &Value, out: &mut Vec<u8>) -> 
         }
         Shape::Object(reference) => {
             let mut inner = Vec::new();
-            message(reference.get(), &[], value.as_object().ok_or_else(bad)?, &mut inner)?;
+            message(
+                reference.get(),
+                &[],
+                value.as_object().ok_or_else(bad)?,
+                &mut inner,
+            )?;
             put_bytes(out, number, &inner);
         }
         Shape::String => put_bytes(out, number, value.as_str().ok_or_else(bad)?.as_bytes()),
         Shape::Bytes => {
-            let bytes = value.as_str().and_then(super::from_base64).ok_or_else(bad)?;
+            let bytes = value
+                .as_str()
+                .and_then(super::from_base64)
+                .ok_or_else(bad)?;
             put_bytes(out, number, &bytes);
         }
         Shape::Bool => put_uint(out, number, value.as_bool().ok_or_else(bad)?.into()),
-        Shape::Int32 | Shape::Int64 => put_uint(out, number, value.as_i64().ok_or_else(bad)? as u64),
+        Shape::Int32 | Shape::Int64 => {
+            put_uint(out, number, value.as_i64().ok_or_else(bad)? as u64);
+        }
         Shape::Double => put_double(out, number, value.as_f64().ok_or_else(bad)?),
         Shape::Time | Shape::MicroTime => {
-            let micros = value.as_str().and_then(crate::meta::parse_rfc3339).ok_or_else(bad)?;
+            let micros = value
+                .as_str()
+                .and_then(crate::meta::parse_rfc3339)
+                .ok_or_else(bad)?;
             let mut inner = Vec::new();
             put_uint(&mut inner, 1, micros.div_euclid(1_000_000) as u64);
             put_uint(&mut inner, 2, (micros.rem_euclid(1_000_000) * 1000) as u64);

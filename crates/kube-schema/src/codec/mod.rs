@@ -53,8 +53,11 @@ impl MediaType {
     }
 
     /// Every name, for 406 and 415 answers.
-    pub const ALL: [&'static str; 3] =
-        [Self::Json.content_type(), Self::Yaml.content_type(), Self::Protobuf.content_type()];
+    pub const ALL: [&'static str; 3] = [
+        Self::Json.content_type(),
+        Self::Yaml.content_type(),
+        Self::Protobuf.content_type(),
+    ];
 }
 
 /// A decoded body.
@@ -111,7 +114,12 @@ pub fn decode(body: &[u8], media: MediaType) -> Result<Decoded, DecodeError> {
 
 /// [`decode`] for a body that may leave out its type, as those of a known path may.
 /// The type is filled in where it is missing.
-pub fn decode_as(body: &[u8], media: MediaType, api_version: &str, kind: &str) -> Result<Decoded, DecodeError> {
+pub fn decode_as(
+    body: &[u8],
+    media: MediaType,
+    api_version: &str,
+    kind: &str,
+) -> Result<Decoded, DecodeError> {
     if body.len() > MAX_BODY_BYTES {
         return Err(DecodeError::TooLarge);
     }
@@ -121,8 +129,19 @@ pub fn decode_as(body: &[u8], media: MediaType, api_version: &str, kind: &str) -
             if !value.is_object() {
                 return Err(DecodeError::Malformed("the body must be one object".into()));
             }
-            let text = |name| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-            Decoded { api_version: text("apiVersion"), kind: text("kind"), value, duplicates }
+            let text = |name| {
+                value
+                    .get(name)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            Decoded {
+                api_version: text("apiVersion"),
+                kind: text("kind"),
+                value,
+                duplicates,
+            }
         }
         MediaType::Protobuf => decode_proto::decode(body, api_version, kind)?,
     };

@@ -36,7 +36,8 @@ fn yaml_options() -> serde_saphyr::Options {
 
 /// The parsers limit recursion themselves; this makes both limits one.
 fn depth(value: &Value) -> usize {
-    let deepest = |children: &mut dyn Iterator<Item = &Value>| children.map(depth).max().unwrap_or(0);
+    let deepest =
+        |children: &mut dyn Iterator<Item = &Value>| children.map(depth).max().unwrap_or(0);
     match value {
         Value::Array(list) => 1 + deepest(&mut list.iter()),
         Value::Object(fields) => 1 + deepest(&mut fields.values()),
@@ -52,7 +53,10 @@ struct Node {
 
 impl Node {
     fn leaf(value: impl Into<Value>) -> Self {
-        Node { value: value.into(), duplicates: Vec::new() }
+        Node {
+            value: value.into(),
+            duplicates: Vec::new(),
+        }
     }
 }
 
@@ -113,13 +117,18 @@ impl<'de> Visitor<'de> for NodeVisitor {
         let mut duplicates = Vec::new();
         while let Some(node) = access.next_element::<Node>()? {
             let index = list.len();
-            gather(&mut duplicates, node.duplicates, |path| match path.starts_with('[') {
-                true => format!("[{index}]{path}"),
-                false => format!("[{index}].{path}"),
+            gather(&mut duplicates, node.duplicates, |path| {
+                match path.starts_with('[') {
+                    true => format!("[{index}]{path}"),
+                    false => format!("[{index}].{path}"),
+                }
             });
             list.push(node.value);
         }
-        Ok(Node { value: Value::Array(list), duplicates })
+        Ok(Node {
+            value: Value::Array(list),
+            duplicates,
+        })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
@@ -127,16 +136,24 @@ impl<'de> Visitor<'de> for NodeVisitor {
         let mut duplicates = Vec::new();
         while let Some(name) = access.next_key::<String>()? {
             let node = access.next_value::<Node>()?;
-            gather(&mut duplicates, node.duplicates, |path| match path.starts_with('[') {
-                true => format!("{name}{path}"),
-                false => format!("{name}.{path}"),
+            gather(&mut duplicates, node.duplicates, |path| {
+                match path.starts_with('[') {
+                    true => format!("{name}{path}"),
+                    false => format!("{name}.{path}"),
+                }
             });
-            if fields.contains_key(&name) && duplicates.len() < MAX_DUPLICATES && !duplicates.contains(&name) {
+            if fields.contains_key(&name)
+                && duplicates.len() < MAX_DUPLICATES
+                && !duplicates.contains(&name)
+            {
                 duplicates.push(name.clone());
             }
             fields.insert(name, node.value);
         }
-        Ok(Node { value: Value::Object(fields), duplicates })
+        Ok(Node {
+            value: Value::Object(fields),
+            duplicates,
+        })
     }
 }
 

@@ -52,15 +52,22 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         let tag = self.varint()?;
-        let number = u32::try_from(tag >> 3).ok().filter(|n| *n != 0).ok_or(Malformed)?;
+        let number = u32::try_from(tag >> 3)
+            .ok()
+            .filter(|n| *n != 0)
+            .ok_or(Malformed)?;
         let payload = match tag & 7 {
             0 => Payload::Varint(self.varint()?),
-            1 => Payload::Fixed64(u64::from_le_bytes(self.take(8)?.try_into().map_err(|_| Malformed)?)),
+            1 => Payload::Fixed64(u64::from_le_bytes(
+                self.take(8)?.try_into().map_err(|_| Malformed)?,
+            )),
             2 => {
                 let length = usize::try_from(self.varint()?).map_err(|_| Malformed)?;
                 Payload::Bytes(self.take(length)?)
             }
-            5 => Payload::Fixed32(u32::from_le_bytes(self.take(4)?.try_into().map_err(|_| Malformed)?)),
+            5 => Payload::Fixed32(u32::from_le_bytes(
+                self.take(4)?.try_into().map_err(|_| Malformed)?,
+            )),
             _ => return Err(Malformed),
         };
         Ok(Some((number, payload)))

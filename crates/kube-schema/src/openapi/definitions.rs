@@ -36,9 +36,18 @@ pub(super) fn reference(name: &str, dialect: Dialect) -> Value {
 
 /// Schemas of every type.
 pub(super) fn all(dialect: Dialect) -> Map<String, Value> {
-    let lists = RESOURCES.iter().filter(|r| !r.list_kind.is_empty()).map(|r| list_name(r.schema));
-    let names = schema::types().iter().map(|ty| ty.name.to_owned()).chain(lists).chain([PATCH.to_owned()]);
-    names.filter_map(|name| definition(&name, dialect).map(|(value, _)| (name, value))).collect()
+    let lists = RESOURCES
+        .iter()
+        .filter(|r| !r.list_kind.is_empty())
+        .map(|r| list_name(r.schema));
+    let names = schema::types()
+        .iter()
+        .map(|ty| ty.name.to_owned())
+        .chain(lists)
+        .chain([PATCH.to_owned()]);
+    names
+        .filter_map(|name| definition(&name, dialect).map(|(value, _)| (name, value)))
+        .collect()
 }
 
 /// Schemas of some types and of everything they refer to.
@@ -71,7 +80,9 @@ fn definition(name: &str, dialect: Dialect) -> Option<(Value, Vec<String>)> {
     if let Some(ty) = schema::find(name) {
         return Some(object(ty, dialect));
     }
-    let item = name.strip_suffix("List").filter(|item| schema::find(item).is_some())?;
+    let item = name
+        .strip_suffix("List")
+        .filter(|item| schema::find(item).is_some())?;
     Some(list(item, dialect))
 }
 
@@ -82,7 +93,12 @@ fn object(ty: &'static Type, dialect: Dialect) -> (Value, Vec<String>) {
         .iter()
         .map(|field| (field.name.to_owned(), property(field, dialect, &mut used)))
         .collect();
-    let required: Vec<&str> = ty.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+    let required: Vec<&str> = ty
+        .fields
+        .iter()
+        .filter(|field| field.required)
+        .map(|field| field.name)
+        .collect();
     let mut schema = json!({"type": "object"});
     let fields = crate::meta::as_object_mut(&mut schema);
     if !properties.is_empty() {
@@ -127,13 +143,21 @@ fn kinds_of(name: &str) -> Vec<Value> {
         return vec![json!({"group": "", "kind": "DeleteOptions", "version": "v1"})];
     }
     let kind = |group, kind, version| json!({"group": group, "kind": kind, "version": version});
-    let rows = RESOURCES.iter().filter(|r| r.schema == name).map(|r| kind(r.group, r.kind, r.version));
+    let rows = RESOURCES
+        .iter()
+        .filter(|r| r.schema == name)
+        .map(|r| kind(r.group, r.kind, r.version));
     let own_rows: Vec<Value> = rows.collect();
     if !own_rows.is_empty() {
         return own_rows;
     }
-    let sub = RESOURCES.iter().flat_map(|r| r.subresources).find(|s| s.schema == name);
-    sub.map(|s| kind(s.group, s.kind, s.version)).into_iter().collect()
+    let sub = RESOURCES
+        .iter()
+        .flat_map(|r| r.subresources)
+        .find(|s| s.schema == name);
+    sub.map(|s| kind(s.group, s.kind, s.version))
+        .into_iter()
+        .collect()
 }
 
 fn property(field: &'static Field, dialect: Dialect, used: &mut Vec<String>) -> Value {
@@ -148,17 +172,26 @@ fn property(field: &'static Field, dialect: Dialect, used: &mut Vec<String>) -> 
         fields.insert("x-kubernetes-list-type".into(), name.into());
     }
     if !field.list_keys.is_empty() {
-        fields.insert("x-kubernetes-list-map-keys".into(), field.list_keys.clone().into());
+        fields.insert(
+            "x-kubernetes-list-map-keys".into(),
+            field.list_keys.clone().into(),
+        );
     }
     if field.atomic_map {
         fields.insert("x-kubernetes-map-type".into(), "atomic".into());
     }
-    let strategies: Vec<&str> = [(field.patch_merge, "merge"), (field.patch_retain_keys, "retainKeys")]
-        .into_iter()
-        .filter_map(|(set, name)| set.then_some(name))
-        .collect();
+    let strategies: Vec<&str> = [
+        (field.patch_merge, "merge"),
+        (field.patch_retain_keys, "retainKeys"),
+    ]
+    .into_iter()
+    .filter_map(|(set, name)| set.then_some(name))
+    .collect();
     if !strategies.is_empty() {
-        fields.insert("x-kubernetes-patch-strategy".into(), strategies.join(",").into());
+        fields.insert(
+            "x-kubernetes-patch-strategy".into(),
+            strategies.join(",").into(),
+        );
     }
     if let Some(key) = field.patch_merge_key {
         fields.insert("x-kubernetes-patch-merge-key".into(), key.into());
@@ -178,7 +211,9 @@ fn shape(shape_: &'static Shape, dialect: Dialect, used: &mut Vec<String>) -> Va
         Shape::Double => json!({"type": "number", "format": "double"}),
         Shape::Bytes => json!({"type": "string", "format": "byte"}),
         Shape::Time | Shape::MicroTime => json!({"type": "string", "format": "date-time"}),
-        Shape::IntOrString if dialect == Dialect::V2 => json!({"type": "string", "format": "int-or-string"}),
+        Shape::IntOrString if dialect == Dialect::V2 => {
+            json!({"type": "string", "format": "int-or-string"})
+        }
         Shape::IntOrString => {
             json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
         }
@@ -189,6 +224,8 @@ fn shape(shape_: &'static Shape, dialect: Dialect, used: &mut Vec<String>) -> Va
             dialect.reference(name)
         }
         Shape::List(inner) => json!({"type": "array", "items": shape(inner, dialect, used)}),
-        Shape::Map(inner) => json!({"type": "object", "additionalProperties": shape(inner, dialect, used)}),
+        Shape::Map(inner) => {
+            json!({"type": "object", "additionalProperties": shape(inner, dialect, used)})
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! Only what [`super`] writes is translated. Maps become lists of (name, value) pairs, and extensions carry
 //! their value as YAML text, of which JSON is a part.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::codec::wire::{put_bytes, put_uint};
 
@@ -70,7 +70,13 @@ fn extensions(out: &mut Vec<u8>, number: u32, value: &Value) {
 
 fn path_item(item: &Value) -> Vec<u8> {
     let mut out = Vec::new();
-    for (method, number) in [("get", 2), ("put", 3), ("post", 4), ("delete", 5), ("patch", 8)] {
+    for (method, number) in [
+        ("get", 2),
+        ("put", 3),
+        ("post", 4),
+        ("delete", 5),
+        ("patch", 8),
+    ] {
         if let Some(operation) = item.get(method) {
             put_bytes(&mut out, number, &operation_message(operation));
         }
@@ -85,7 +91,9 @@ fn operation_message(operation: &Value) -> Vec<u8> {
     let mut out = Vec::new();
     text(&mut out, 5, &operation["operationId"]);
     for (name, number) in [("produces", 6), ("consumes", 7)] {
-        items(&operation[name]).iter().for_each(|media| text(&mut out, number, media));
+        items(&operation[name])
+            .iter()
+            .for_each(|media| text(&mut out, number, media));
     }
     for parameter in items(&operation["parameters"]) {
         put_bytes(&mut out, 8, &parameters_item(parameter));
@@ -100,7 +108,9 @@ fn operation_message(operation: &Value) -> Vec<u8> {
         named(&mut responses, 1, code, &wrapped(1, &body));
     }
     put_bytes(&mut out, 9, &responses);
-    items(&operation["schemes"]).iter().for_each(|scheme| text(&mut out, 10, scheme));
+    items(&operation["schemes"])
+        .iter()
+        .for_each(|scheme| text(&mut out, 10, scheme));
     extensions(&mut out, 13, operation);
     out
 }
@@ -127,7 +137,11 @@ fn parameters_item(parameter: &Value) -> Vec<u8> {
         text(&mut out, 2, &parameter["in"]);
         text(&mut out, 4, &parameter["name"]);
         text(&mut out, if query { 6 } else { 5 }, &parameter["type"]);
-        flag(&mut out, if query { 20 } else { 19 }, &parameter["uniqueItems"]);
+        flag(
+            &mut out,
+            if query { 20 } else { 19 },
+            &parameter["uniqueItems"],
+        );
         wrapped(2, &wrapped(if query { 3 } else { 4 }, &out))
     };
     wrapped(1, &choice)
@@ -145,7 +159,9 @@ fn schema_message(schema: &Value) -> Vec<u8> {
     let mut out = Vec::new();
     text(&mut out, 1, &schema["$ref"]);
     text(&mut out, 2, &schema["format"]);
-    items(&schema["required"]).iter().for_each(|name| text(&mut out, 19, name));
+    items(&schema["required"])
+        .iter()
+        .for_each(|name| text(&mut out, 19, name));
     for value in items(&schema["enum"]) {
         put_bytes(&mut out, 20, &any(value));
     }
@@ -167,20 +183,36 @@ fn schema_message(schema: &Value) -> Vec<u8> {
 
 /// What the translation reads; anything else in a schema would be lost.
 #[cfg(test)]
-const KNOWN_SCHEMA_KEYS: &[&str] =
-    &["$ref", "format", "required", "enum", "additionalProperties", "type", "items", "properties"];
+const KNOWN_SCHEMA_KEYS: &[&str] = &[
+    "$ref",
+    "format",
+    "required",
+    "enum",
+    "additionalProperties",
+    "type",
+    "items",
+    "properties",
+];
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Map;
+
     use super::*;
     use crate::codec::wire::{Payload, Reader};
 
     fn check_schema(schema: &Map<String, Value>) {
         for (key, value) in schema {
-            assert!(key.starts_with("x-") || KNOWN_SCHEMA_KEYS.contains(&key.as_str()), "{key} is not translated");
+            assert!(
+                key.starts_with("x-") || KNOWN_SCHEMA_KEYS.contains(&key.as_str()),
+                "{key} is not translated"
+            );
             match key.as_str() {
-                "items" | "additionalProperties" => check_schema(value.as_object().expect("schema")),
-                "properties" => fields(value).for_each(|(_, inner)| check_schema(inner.as_object().expect("schema"))),
+                "items" | "additionalProperties" => {
+                    check_schema(value.as_object().expect("schema"));
+                }
+                "properties" => fields(value)
+                    .for_each(|(_, inner)| check_schema(inner.as_object().expect("schema"))),
                 _ => {}
             }
         }
@@ -197,7 +229,9 @@ mod tests {
         let mut reader = Reader::new(&bytes);
         let mut names = Vec::new();
         while let Ok(Some((number, payload))) = reader.field() {
-            let (9, Payload::Bytes(definitions)) = (number, payload) else { continue };
+            let (9, Payload::Bytes(definitions)) = (number, payload) else {
+                continue;
+            };
             let mut inner = Reader::new(definitions);
             while let Ok(Some((_, Payload::Bytes(pair)))) = inner.field() {
                 if let Ok(Some((1, Payload::Bytes(name)))) = Reader::new(pair).field() {
@@ -205,7 +239,9 @@ mod tests {
                 }
             }
         }
-        let wanted: Vec<&String> = fields(&value["definitions"]).map(|(name, _)| name).collect();
+        let wanted: Vec<&String> = fields(&value["definitions"])
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(names.iter().collect::<Vec<_>>(), wanted);
     }
 }

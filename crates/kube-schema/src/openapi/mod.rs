@@ -16,7 +16,8 @@ use crate::resource::{api_version, group_versions};
 use definitions::Dialect;
 
 /// Response type of the protobuf form of version 2.
-pub const V2_PROTOBUF_CONTENT_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+pub const V2_PROTOBUF_CONTENT_TYPE: &str =
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 /// Names by which clients ask for it.
 pub const V2_PROTOBUF_ACCEPTED: [&str; 2] = [
     "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
@@ -62,7 +63,9 @@ pub fn hash(document: &[u8]) -> String {
     // FNV-1a with 128 bits: no secret is protected here, and equal documents hash alike.
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    let hash = document.iter().fold(OFFSET, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME));
+    let hash = document.iter().fold(OFFSET, |hash, byte| {
+        (hash ^ u128::from(*byte)).wrapping_mul(PRIME)
+    });
     format!("{hash:032X}")
 }
 
@@ -74,7 +77,12 @@ pub fn etag(document: &[u8]) -> String {
 static V3: LazyLock<BTreeMap<String, Vec<u8>>> = LazyLock::new(|| {
     group_versions()
         .into_iter()
-        .map(|(group, version)| (v3_path(group, version), v3_value(group, version).to_string().into_bytes()))
+        .map(|(group, version)| {
+            (
+                v3_path(group, version),
+                v3_value(group, version).to_string().into_bytes(),
+            )
+        })
         .collect()
 });
 
@@ -130,9 +138,9 @@ mod tests {
     #[test]
     fn references_resolve() {
         let v2: Value = serde_json::from_slice(v2_json()).expect("json");
-        let v3 = group_versions()
-            .into_iter()
-            .map(|(g, v)| serde_json::from_slice::<Value>(v3_document(g, v).expect("served")).expect("json"));
+        let v3 = group_versions().into_iter().map(|(g, v)| {
+            serde_json::from_slice::<Value>(v3_document(g, v).expect("served")).expect("json")
+        });
         for document in std::iter::once(v2).chain(v3) {
             let mut found = Vec::new();
             references(&document, &mut found);
@@ -147,13 +155,28 @@ mod tests {
 
     #[test]
     fn what_clients_look_for() {
-        let core: Value = serde_json::from_slice(v3_document("", "v1").expect("core")).expect("json");
+        let core: Value =
+            serde_json::from_slice(v3_document("", "v1").expect("core")).expect("json");
         let patch = &core["paths"]["/api/v1/namespaces/{namespace}/configmaps/{name}"]["patch"];
-        assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "ConfigMap");
-        let names: Vec<&str> =
-            patch["parameters"].as_array().expect("parameters").iter().filter_map(|p| p["name"].as_str()).collect();
-        assert!(names.contains(&"fieldValidation") && names.contains(&"dryRun"), "{names:?}");
-        assert!(patch["requestBody"]["content"].get("application/strategic-merge-patch+json").is_some());
+        assert_eq!(
+            patch["x-kubernetes-group-version-kind"]["kind"],
+            "ConfigMap"
+        );
+        let names: Vec<&str> = patch["parameters"]
+            .as_array()
+            .expect("parameters")
+            .iter()
+            .filter_map(|p| p["name"].as_str())
+            .collect();
+        assert!(
+            names.contains(&"fieldValidation") && names.contains(&"dryRun"),
+            "{names:?}"
+        );
+        assert!(
+            patch["requestBody"]["content"]
+                .get("application/strategic-merge-patch+json")
+                .is_some()
+        );
         let schemas = &core["components"]["schemas"];
         assert_eq!(
             schemas["io.k8s.api.core.v1.Pod"]["x-kubernetes-group-version-kind"],
@@ -163,7 +186,9 @@ mod tests {
         assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
         assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
         let index = v3_index();
-        let url = index["paths"]["api/v1"]["serverRelativeURL"].as_str().expect("url");
+        let url = index["paths"]["api/v1"]["serverRelativeURL"]
+            .as_str()
+            .expect("url");
         assert!(url.starts_with("/openapi/v3/api/v1?hash="), "{url}");
         assert_eq!(etag(b"a"), etag(b"a"));
         assert_ne!(etag(b"a"), etag(b"b"));

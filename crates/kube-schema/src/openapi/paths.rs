@@ -33,7 +33,11 @@ impl Operation {
 
     /// Types it mentions.
     pub(super) fn schemas(&self) -> Vec<String> {
-        self.body.iter().cloned().chain([self.response.clone()]).collect()
+        self.body
+            .iter()
+            .cloned()
+            .chain([self.response.clone()])
+            .collect()
     }
 
     fn method(&self) -> &'static str {
@@ -55,8 +59,11 @@ impl Operation {
     }
 
     fn query(&self) -> Vec<(&'static str, &'static str)> {
-        const WRITE: [(&str, &str); 3] =
-            [("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
+        const WRITE: [(&str, &str); 3] = [
+            ("dryRun", "string"),
+            ("fieldManager", "string"),
+            ("fieldValidation", "string"),
+        ];
         const LIST: [(&str, &str); 10] = [
             ("allowWatchBookmarks", "boolean"),
             ("continue", "string"),
@@ -69,16 +76,20 @@ impl Operation {
             ("timeoutSeconds", "integer"),
             ("watch", "boolean"),
         ];
-        const DELETE: [(&str, &str); 3] =
-            [("dryRun", "string"), ("gracePeriodSeconds", "integer"), ("propagationPolicy", "string")];
+        const DELETE: [(&str, &str); 3] = [
+            ("dryRun", "string"),
+            ("gracePeriodSeconds", "integer"),
+            ("propagationPolicy", "string"),
+        ];
         match self.verb {
             Verb::Create | Verb::Update => WRITE.to_vec(),
             Verb::Patch => WRITE.into_iter().chain([("force", "boolean")]).collect(),
             Verb::List | Verb::Watch => LIST.to_vec(),
             Verb::Delete => DELETE.to_vec(),
-            Verb::DeleteCollection => {
-                DELETE.into_iter().chain(LIST.into_iter().filter(|(name, _)| !name.contains("atch"))).collect()
-            }
+            Verb::DeleteCollection => DELETE
+                .into_iter()
+                .chain(LIST.into_iter().filter(|(name, _)| !name.contains("atch")))
+                .collect(),
             Verb::Get => Vec::new(),
         }
     }
@@ -101,16 +112,31 @@ pub(super) fn all() -> Vec<Operation> {
     for info in RESOURCES {
         let collection = info.path(info.namespaced.then_some("{namespace}"));
         let item = format!("{collection}/{{name}}");
-        for verb in info.verbs.iter().copied().filter(|verb| *verb != Verb::Watch) {
+        for verb in info
+            .verbs
+            .iter()
+            .copied()
+            .filter(|verb| *verb != Verb::Watch)
+        {
             let on_item = matches!(verb, Verb::Get | Verb::Update | Verb::Patch | Verb::Delete);
-            operations.push(operation(info, verb, if on_item { &item } else { &collection }, ""));
+            operations.push(operation(
+                info,
+                verb,
+                if on_item { &item } else { &collection },
+                "",
+            ));
             if verb == Verb::List && info.namespaced {
                 operations.push(operation(info, verb, &info.path(None), "ForAllNamespaces"));
             }
         }
         for sub in info.subresources {
             for verb in sub.verbs {
-                operations.push(sub_operation(info, sub, *verb, &format!("{item}/{}", sub.name)));
+                operations.push(sub_operation(
+                    info,
+                    sub,
+                    *verb,
+                    &format!("{item}/{}", sub.name),
+                ));
             }
         }
     }
@@ -122,7 +148,9 @@ fn operation(info: &'static ResourceInfo, verb: Verb, path: &str, suffix: &str) 
     let (body, response) = match verb {
         Verb::Create | Verb::Update => (Some(own.clone()), own),
         Verb::Patch => (Some(PATCH.to_owned()), own),
-        Verb::Delete | Verb::DeleteCollection => (Some(DELETE_OPTIONS.to_owned()), STATUS.to_owned()),
+        Verb::Delete | Verb::DeleteCollection => {
+            (Some(DELETE_OPTIONS.to_owned()), STATUS.to_owned())
+        }
         Verb::List | Verb::Watch => (None, list_name(info.schema)),
         Verb::Get => (None, own),
     };
@@ -137,7 +165,12 @@ fn operation(info: &'static ResourceInfo, verb: Verb, path: &str, suffix: &str) 
     }
 }
 
-fn sub_operation(info: &'static ResourceInfo, sub: &'static Subresource, verb: Verb, path: &str) -> Operation {
+fn sub_operation(
+    info: &'static ResourceInfo,
+    sub: &'static Subresource,
+    verb: Verb,
+    path: &str,
+) -> Operation {
     let body = match verb {
         Verb::Get => None,
         Verb::Patch => Some(PATCH.to_owned()),
@@ -167,23 +200,42 @@ fn id(info: &ResourceInfo, verb: Verb, namespaced: bool, suffix: &str) -> String
         Some(group) => capitalized(group),
     };
     let namespaced = if namespaced { "Namespaced" } else { "" };
-    format!("{verb}{group}{}{namespaced}{}{suffix}", capitalized(info.version), info.kind)
+    format!(
+        "{verb}{group}{}{namespaced}{}{suffix}",
+        capitalized(info.version),
+        info.kind
+    )
 }
 
 fn capitalized(text: &str) -> String {
     let mut chars = text.chars();
-    chars.next().into_iter().flat_map(char::to_uppercase).chain(chars).collect()
+    chars
+        .next()
+        .into_iter()
+        .flat_map(char::to_uppercase)
+        .chain(chars)
+        .collect()
 }
 
 fn path_parameters(path: &str) -> impl Iterator<Item = &'static str> + use<'_> {
-    ["name", "namespace"].into_iter().filter(move |name| path.contains(&format!("{{{name}}}")))
+    ["name", "namespace"]
+        .into_iter()
+        .filter(move |name| path.contains(&format!("{{{name}}}")))
 }
 
 /// Adds an operation to the item of its path, with the parameters in the path.
-fn add(paths: &mut Map<String, Value>, operation: &Operation, value: Value, path_parameter: fn(&str) -> Value) {
-    let item = crate::meta::as_object_mut(paths.entry(operation.path.clone()).or_insert(Value::Null));
+fn add(
+    paths: &mut Map<String, Value>,
+    operation: &Operation,
+    value: Value,
+    path_parameter: fn(&str) -> Value,
+) {
+    let item =
+        crate::meta::as_object_mut(paths.entry(operation.path.clone()).or_insert(Value::Null));
     if item.is_empty() {
-        let parameters: Vec<Value> = path_parameters(&operation.path).map(path_parameter).collect();
+        let parameters: Vec<Value> = path_parameters(&operation.path)
+            .map(path_parameter)
+            .collect();
         if !parameters.is_empty() {
             item.insert("parameters".into(), parameters.into());
         }
@@ -196,9 +248,9 @@ pub(super) fn v2(operations: &[Operation]) -> Map<String, Value> {
     let mut paths = Map::new();
     for operation in operations {
         let query = operation.query();
-        let query = query.iter().map(|(name, kind)| {
-            json!({"in": "query", "name": name, "type": kind, "uniqueItems": true})
-        });
+        let query = query.iter().map(
+            |(name, kind)| json!({"in": "query", "name": name, "type": kind, "uniqueItems": true}),
+        );
         let body = operation.body.iter().map(|schema| {
             json!({"in": "body", "name": "body", "required": operation.verb != Verb::Delete,
                 "schema": reference(schema, Dialect::V2)})
@@ -214,9 +266,12 @@ pub(super) fn v2(operations: &[Operation]) -> Map<String, Value> {
             "x-kubernetes-action": operation.action(),
             "x-kubernetes-group-version-kind": operation.kind_value(),
         });
-        add(&mut paths, operation, value, |name| {
-            json!({"in": "path", "name": name, "required": true, "type": "string", "uniqueItems": true})
-        });
+        add(
+            &mut paths,
+            operation,
+            value,
+            |name| json!({"in": "path", "name": name, "required": true, "type": "string", "uniqueItems": true}),
+        );
     }
     paths
 }
@@ -233,7 +288,12 @@ pub(super) fn v3(operations: &[Operation]) -> Map<String, Value> {
         let content = |types: &[&str], schema: &str| -> Value {
             types
                 .iter()
-                .map(|media| ((*media).to_owned(), json!({"schema": reference(schema, Dialect::V3)})))
+                .map(|media| {
+                    (
+                        (*media).to_owned(),
+                        json!({"schema": reference(schema, Dialect::V3)}),
+                    )
+                })
                 .collect::<Map<_, _>>()
                 .into()
         };
@@ -245,12 +305,19 @@ pub(super) fn v3(operations: &[Operation]) -> Map<String, Value> {
             "x-kubernetes-group-version-kind": operation.kind_value(),
         });
         if let Some(schema) = &operation.body {
-            let types = if operation.verb == Verb::Patch { operation.media_types() } else { &["*/*"] };
+            let types = if operation.verb == Verb::Patch {
+                operation.media_types()
+            } else {
+                &["*/*"]
+            };
             value["requestBody"] = json!({"content": content(types, schema)});
         }
-        add(&mut paths, operation, value, |name| {
-            json!({"in": "path", "name": name, "required": true, "schema": {"type": "string", "uniqueItems": true}})
-        });
+        add(
+            &mut paths,
+            operation,
+            value,
+            |name| json!({"in": "path", "name": name, "required": true, "schema": {"type": "string", "uniqueItems": true}}),
+        );
     }
     paths
 }

@@ -65,14 +65,21 @@ impl PatchError {
             PatchError::Body(error) => error.status(),
             PatchError::Malformed(text) => Status::bad_request(text.clone()),
             PatchError::TooManyOperations(_) => Status::request_too_large(self.to_string()),
-            PatchError::DoesNotApply(detail) => Status::unprocessable(info, name, format!("{self}: {detail}")),
+            PatchError::DoesNotApply(detail) => {
+                Status::unprocessable(info, name, format!("{self}: {detail}"))
+            }
         }
     }
 }
 
 /// Applies a patch body to an object. `schema` is the type's name in the field tables
 /// ([`ResourceInfo::schema`]); only strategic patches look at it.
-pub fn apply(kind: PatchKind, schema: &str, current: &Value, body: &[u8]) -> Result<Value, PatchError> {
+pub fn apply(
+    kind: PatchKind,
+    schema: &str,
+    current: &Value,
+    body: &[u8],
+) -> Result<Value, PatchError> {
     let patch = codec::parse_text(body, MediaType::Json)?;
     let mut patched = current.clone();
     match kind {
@@ -101,7 +108,7 @@ fn json_patch(object: &mut Value, patch: Value) -> Result<(), PatchError> {
     if operations > MAX_OPERATIONS {
         return Err(PatchError::TooManyOperations(operations));
     }
-    let patch: json_patch::Patch =
-        serde_json::from_value(patch).map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
+    let patch: json_patch::Patch = serde_json::from_value(patch)
+        .map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
     json_patch::patch(object, &patch).map_err(|e| PatchError::DoesNotApply(e.to_string()))
 }

@@ -19,12 +19,22 @@ fn malformed(text: impl Into<String>) -> PatchError {
 }
 
 /// Applies `patch` (an object) to `target`.
-pub(super) fn apply(ty: Option<&'static Type>, target: &mut Value, patch: Value) -> Result<(), PatchError> {
-    let Value::Object(patch) = patch else { return Err(malformed("the patch must be an object")) };
+pub(super) fn apply(
+    ty: Option<&'static Type>,
+    target: &mut Value,
+    patch: Value,
+) -> Result<(), PatchError> {
+    let Value::Object(patch) = patch else {
+        return Err(malformed("the patch must be an object"));
+    };
     merge_map(ty, crate::meta::as_object_mut(target), patch)
 }
 
-fn merge_map(ty: Option<&'static Type>, target: &mut Map<String, Value>, mut patch: Map<String, Value>) -> Result<(), PatchError> {
+fn merge_map(
+    ty: Option<&'static Type>,
+    target: &mut Map<String, Value>,
+    mut patch: Map<String, Value>,
+) -> Result<(), PatchError> {
     match directive(&patch)? {
         Some(Directive::Replace) => {
             patch.remove(DIRECTIVE);
@@ -40,7 +50,9 @@ fn merge_map(ty: Option<&'static Type>, target: &mut Map<String, Value>, mut pat
         }
     }
     if let Some(keys) = patch.remove(RETAIN_KEYS) {
-        let keys = keys.as_array().ok_or_else(|| malformed("$retainKeys must be a list"))?;
+        let keys = keys
+            .as_array()
+            .ok_or_else(|| malformed("$retainKeys must be a list"))?;
         target.retain(|name, _| keys.iter().any(|key| key == name.as_str()));
     }
     let orders = take_prefixed(&mut patch, ORDER_PREFIX);
@@ -58,7 +70,12 @@ fn merge_map(ty: Option<&'static Type>, target: &mut Map<String, Value>, mut pat
     Ok(())
 }
 
-fn merge_field(field: Option<&'static Field>, target: &mut Map<String, Value>, name: String, value: Value) -> Result<(), PatchError> {
+fn merge_field(
+    field: Option<&'static Field>,
+    target: &mut Map<String, Value>,
+    name: String,
+    value: Value,
+) -> Result<(), PatchError> {
     let shape = field.map(|field| &field.shape);
     match value {
         Value::Null => {
@@ -80,7 +97,10 @@ fn merge_field(field: Option<&'static Field>, target: &mut Map<String, Value>, n
                 target.remove(&name);
                 return Ok(());
             }
-            let existing = target.get_mut(&name).and_then(Value::as_object_mut).expect("made an object just above");
+            let existing = target
+                .get_mut(&name)
+                .and_then(Value::as_object_mut)
+                .expect("made an object just above");
             match free {
                 Some(Shape::Object(reference)) => merge_entries(reference.get(), existing, patch)?,
                 _ => merge_map(inner, existing, patch)?,
@@ -102,7 +122,11 @@ fn merge_field(field: Option<&'static Field>, target: &mut Map<String, Value>, n
 }
 
 /// A map from free keys to objects of one type.
-fn merge_entries(ty: &'static Type, target: &mut Map<String, Value>, patch: Map<String, Value>) -> Result<(), PatchError> {
+fn merge_entries(
+    ty: &'static Type,
+    target: &mut Map<String, Value>,
+    patch: Map<String, Value>,
+) -> Result<(), PatchError> {
     for (name, value) in patch {
         match value {
             Value::Null => {
@@ -120,11 +144,21 @@ fn merge_entries(ty: &'static Type, target: &mut Map<String, Value>, patch: Map<
     Ok(())
 }
 
-fn merge_list(field: Option<&'static Field>, existing: Vec<Value>, patch: Vec<Value>) -> Result<Vec<Value>, PatchError> {
-    let Some(field) = field.filter(|field| field.patch_merge) else { return strip(patch) };
-    let Shape::List(inner) = &field.shape else { return Ok(patch) };
+fn merge_list(
+    field: Option<&'static Field>,
+    existing: Vec<Value>,
+    patch: Vec<Value>,
+) -> Result<Vec<Value>, PatchError> {
+    let Some(field) = field.filter(|field| field.patch_merge) else {
+        return strip(patch);
+    };
+    let Shape::List(inner) = &field.shape else {
+        return Ok(patch);
+    };
     match (&**inner, field.patch_merge_key) {
-        (Shape::Object(reference), Some(key)) => merge_by_key(reference.get(), key, existing, patch),
+        (Shape::Object(reference), Some(key)) => {
+            merge_by_key(reference.get(), key, existing, patch)
+        }
         _ => Ok(merge_primitives(existing, patch)),
     }
 }
@@ -144,7 +178,12 @@ fn merge_primitives(mut existing: Vec<Value>, patch: Vec<Value>) -> Vec<Value> {
     existing
 }
 
-fn merge_by_key(ty: &'static Type, key: &str, mut existing: Vec<Value>, patch: Vec<Value>) -> Result<Vec<Value>, PatchError> {
+fn merge_by_key(
+    ty: &'static Type,
+    key: &str,
+    mut existing: Vec<Value>,
+    patch: Vec<Value>,
+) -> Result<Vec<Value>, PatchError> {
     let mut replace = false;
     let mut additions = Vec::with_capacity(patch.len());
     for item in patch {
@@ -178,11 +217,20 @@ fn merge_by_key(ty: &'static Type, key: &str, mut existing: Vec<Value>, patch: V
 }
 
 fn no_key(key: &str, ty: &Type) -> PatchError {
-    malformed(format!("map: {} does not contain declared merge key: {key}", ty.short_name()))
+    malformed(format!(
+        "map: {} does not contain declared merge key: {key}",
+        ty.short_name()
+    ))
 }
 
-fn delete_primitives(target: &mut Map<String, Value>, name: &str, values: &Value) -> Result<(), PatchError> {
-    let values = values.as_array().ok_or_else(|| malformed(format!("{DELETE_PREFIX}{name} must be a list")))?;
+fn delete_primitives(
+    target: &mut Map<String, Value>,
+    name: &str,
+    values: &Value,
+) -> Result<(), PatchError> {
+    let values = values
+        .as_array()
+        .ok_or_else(|| malformed(format!("{DELETE_PREFIX}{name} must be a list")))?;
     if let Some(list) = target.get_mut(name).and_then(Value::as_array_mut) {
         list.retain(|item| !values.contains(item));
     }
@@ -190,9 +238,18 @@ fn delete_primitives(target: &mut Map<String, Value>, name: &str, values: &Value
 }
 
 /// Elements named in `order` take its order; others keep their place relative to what was before them.
-fn set_order(field: Option<&'static Field>, target: &mut Map<String, Value>, name: &str, order: &Value) -> Result<(), PatchError> {
-    let order = order.as_array().ok_or_else(|| malformed(format!("{ORDER_PREFIX}{name} must be a list")))?;
-    let Some(Value::Array(list)) = target.get_mut(name) else { return Ok(()) };
+fn set_order(
+    field: Option<&'static Field>,
+    target: &mut Map<String, Value>,
+    name: &str,
+    order: &Value,
+) -> Result<(), PatchError> {
+    let order = order
+        .as_array()
+        .ok_or_else(|| malformed(format!("{ORDER_PREFIX}{name} must be a list")))?;
+    let Some(Value::Array(list)) = target.get_mut(name) else {
+        return Ok(());
+    };
     let key = field.and_then(|field| field.patch_merge_key);
     let rank = |item: &Value| {
         order.iter().position(|wanted| match key {
@@ -213,14 +270,22 @@ fn set_order(field: Option<&'static Field>, target: &mut Map<String, Value>, nam
         }
     }
     named.sort_by_key(|(position, _)| *position);
-    ranked.extend(slots.into_iter().zip(named.into_iter().map(|(_, item)| item)));
+    ranked.extend(
+        slots
+            .into_iter()
+            .zip(named.into_iter().map(|(_, item)| item)),
+    );
     ranked.sort_by_key(|(index, _)| *index);
     *list = ranked.into_iter().map(|(_, item)| item).collect();
     Ok(())
 }
 
 fn take_prefixed(patch: &mut Map<String, Value>, prefix: &str) -> Vec<(String, Value)> {
-    let names: Vec<String> = patch.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+    let names: Vec<String> = patch
+        .keys()
+        .filter(|name| name.starts_with(prefix))
+        .cloned()
+        .collect();
     names
         .into_iter()
         .filter_map(|name| {
@@ -242,6 +307,9 @@ fn directive(patch: &Map<String, Value>) -> Result<Option<Directive>, PatchError
         Some(Some("delete")) => Ok(Some(Directive::Delete)),
         Some(Some("replace")) => Ok(Some(Directive::Replace)),
         Some(Some("merge")) => Ok(Some(Directive::Merge)),
-        Some(other) => Err(malformed(format!("unrecognized directive $patch: {}", other.unwrap_or("?")))),
+        Some(other) => Err(malformed(format!(
+            "unrecognized directive $patch: {}",
+            other.unwrap_or("?")
+        ))),
     }
 }

@@ -25,7 +25,10 @@ pub fn to_storage(info: &ResourceInfo, object: Value) -> Value {
         return object;
     }
     rename(object, "v1", |name| {
-        RENAMED.iter().find(|(view, _)| *view == name).map(|(_, stored)| *stored)
+        RENAMED
+            .iter()
+            .find(|(view, _)| *view == name)
+            .map(|(_, stored)| *stored)
     })
 }
 
@@ -35,7 +38,10 @@ pub fn from_storage(info: &ResourceInfo, object: Value) -> Value {
         return object;
     }
     rename(object, "events.k8s.io/v1", |name| {
-        RENAMED.iter().find(|(_, stored)| *stored == name).map(|(view, _)| *view)
+        RENAMED
+            .iter()
+            .find(|(_, stored)| *stored == name)
+            .map(|(view, _)| *view)
     })
 }
 
@@ -44,7 +50,9 @@ fn rename(
     api_version: &str,
     new_name: impl Fn(&str) -> Option<&'static str>,
 ) -> Value {
-    let Value::Object(fields) = object else { return object };
+    let Value::Object(fields) = object else {
+        return object;
+    };
     let mut renamed: Map<String, Value> = fields
         .into_iter()
         .map(|(name, value)| match new_name(&name) {
@@ -70,8 +78,11 @@ mod tests {
         let view = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "note": "n",
             "regarding": {"kind": "Node"}, "reportingController": "c", "deprecatedCount": 2});
         let stored = to_storage(info, view.clone());
-        assert_eq!(stored, json!({"apiVersion": "v1", "kind": "Event", "message": "n",
-            "involvedObject": {"kind": "Node"}, "reportingComponent": "c", "count": 2}));
+        assert_eq!(
+            stored,
+            json!({"apiVersion": "v1", "kind": "Event", "message": "n",
+            "involvedObject": {"kind": "Node"}, "reportingComponent": "c", "count": 2})
+        );
         assert_eq!(from_storage(info, stored), view);
     }
 }

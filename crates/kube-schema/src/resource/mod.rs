@@ -221,7 +221,10 @@ mod tests {
     #[test]
     fn keys_follow_upstream() {
         let key = |g, v, p, ns, n| find(g, v, p).and_then(|r| r.key(ns, n));
-        assert_eq!(key("", "v1", "nodes", None, "a").as_deref(), Some("/registry/minions/a"));
+        assert_eq!(
+            key("", "v1", "nodes", None, "a").as_deref(),
+            Some("/registry/minions/a")
+        );
         assert_eq!(
             key("", "v1", "services", Some("default"), "kubernetes").as_deref(),
             Some("/registry/services/specs/default/kubernetes")
@@ -231,21 +234,50 @@ mod tests {
             Some("/registry/services/endpoints/n/e")
         );
         assert_eq!(
-            key("coordination.k8s.io", "v1", "leases", Some("kube-node-lease"), "a").as_deref(),
+            key(
+                "coordination.k8s.io",
+                "v1",
+                "leases",
+                Some("kube-node-lease"),
+                "a"
+            )
+            .as_deref(),
             Some("/registry/leases/kube-node-lease/a")
         );
-        assert_eq!(key("authentication.k8s.io", "v1", "tokenreviews", None, "a"), None);
+        assert_eq!(
+            key("authentication.k8s.io", "v1", "tokenreviews", None, "a"),
+            None
+        );
     }
 
     #[test]
     fn rows_are_consistent() {
         for row in RESOURCES {
-            assert_eq!(row.storage_prefix.is_some(), !row.list_kind.is_empty(), "{}", row.kind);
-            assert!(std::ptr::eq(find(row.group, row.version, row.plural).expect("path"), row));
-            assert!(std::ptr::eq(find_kind(row.group, row.version, row.kind).expect("kind"), row));
-            assert!(crate::schema::find(row.schema).is_some(), "no table for {}", row.schema);
+            assert_eq!(
+                row.storage_prefix.is_some(),
+                !row.list_kind.is_empty(),
+                "{}",
+                row.kind
+            );
+            assert!(std::ptr::eq(
+                find(row.group, row.version, row.plural).expect("path"),
+                row
+            ));
+            assert!(std::ptr::eq(
+                find_kind(row.group, row.version, row.kind).expect("kind"),
+                row
+            ));
+            assert!(
+                crate::schema::find(row.schema).is_some(),
+                "no table for {}",
+                row.schema
+            );
             for sub in row.subresources {
-                assert!(crate::schema::find(sub.schema).is_some(), "no table for {}", sub.schema);
+                assert!(
+                    crate::schema::find(sub.schema).is_some(),
+                    "no table for {}",
+                    sub.schema
+                );
             }
         }
     }

@@ -3,13 +3,29 @@
 use super::Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
 use super::{ResourceInfo, Subresource, Verb};
 
-const ALL: &[Verb] = &[Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch];
+const ALL: &[Verb] = &[
+    Create,
+    Delete,
+    DeleteCollection,
+    Get,
+    List,
+    Patch,
+    Update,
+    Watch,
+];
 /// Namespaces are deleted one by one, through their finalizers.
 const NO_COLLECTION_DELETE: &[Verb] = &[Create, Delete, Get, List, Patch, Update, Watch];
 const SUB: &[Verb] = &[Get, Patch, Update];
 
 const fn status(kind: &'static str, schema: &'static str) -> Subresource {
-    Subresource { name: "status", group: "", version: "v1", kind, verbs: SUB, schema }
+    Subresource {
+        name: "status",
+        group: "",
+        version: "v1",
+        kind,
+        verbs: SUB,
+        schema,
+    }
 }
 
 const fn core(
@@ -103,19 +119,40 @@ const POD_FIELDS: &[&str] = &[
 pub static RESOURCES: &[ResourceInfo] = &[
     ResourceInfo {
         short_names: &["cm"],
-        ..core("ConfigMap", "ConfigMapList", "configmaps", "configmap", "configmaps", "io.k8s.api.core.v1.ConfigMap")
+        ..core(
+            "ConfigMap",
+            "ConfigMapList",
+            "configmaps",
+            "configmap",
+            "configmaps",
+            "io.k8s.api.core.v1.ConfigMap",
+        )
     },
     ResourceInfo {
         short_names: &["ep"],
         create_on_update: true,
-        ..core("Endpoints", "EndpointsList", "endpoints", "endpoints", "services/endpoints", "io.k8s.api.core.v1.Endpoints")
+        ..core(
+            "Endpoints",
+            "EndpointsList",
+            "endpoints",
+            "endpoints",
+            "services/endpoints",
+            "io.k8s.api.core.v1.Endpoints",
+        )
     },
     ResourceInfo {
         short_names: &["ev"],
         create_on_update: true,
         ttl_seconds: Some(EVENT_TTL_SECONDS),
         field_labels: EVENT_FIELDS,
-        ..core("Event", "EventList", "events", "event", "events", "io.k8s.api.core.v1.Event")
+        ..core(
+            "Event",
+            "EventList",
+            "events",
+            "event",
+            "events",
+            "io.k8s.api.core.v1.Event",
+        )
     },
     ResourceInfo {
         short_names: &["ns"],
@@ -133,14 +170,28 @@ pub static RESOURCES: &[ResourceInfo] = &[
             status("Namespace", "io.k8s.api.core.v1.Namespace"),
         ],
         field_labels: &["status.phase"],
-        ..core("Namespace", "NamespaceList", "namespaces", "namespace", "namespaces", "io.k8s.api.core.v1.Namespace")
+        ..core(
+            "Namespace",
+            "NamespaceList",
+            "namespaces",
+            "namespace",
+            "namespaces",
+            "io.k8s.api.core.v1.Namespace",
+        )
     },
     ResourceInfo {
         short_names: &["no"],
         namespaced: false,
         subresources: &[status("Node", "io.k8s.api.core.v1.Node")],
         field_labels: &["spec.unschedulable"],
-        ..core("Node", "NodeList", "nodes", "node", "minions", "io.k8s.api.core.v1.Node")
+        ..core(
+            "Node",
+            "NodeList",
+            "nodes",
+            "node",
+            "minions",
+            "io.k8s.api.core.v1.Node",
+        )
     },
     ResourceInfo {
         short_names: &["po"],
@@ -158,11 +209,25 @@ pub static RESOURCES: &[ResourceInfo] = &[
             status("Pod", "io.k8s.api.core.v1.Pod"),
         ],
         field_labels: POD_FIELDS,
-        ..core("Pod", "PodList", "pods", "pod", "pods", "io.k8s.api.core.v1.Pod")
+        ..core(
+            "Pod",
+            "PodList",
+            "pods",
+            "pod",
+            "pods",
+            "io.k8s.api.core.v1.Pod",
+        )
     },
     ResourceInfo {
         field_labels: &["type"],
-        ..core("Secret", "SecretList", "secrets", "secret", "secrets", "io.k8s.api.core.v1.Secret")
+        ..core(
+            "Secret",
+            "SecretList",
+            "secrets",
+            "secret",
+            "secrets",
+            "io.k8s.api.core.v1.Secret",
+        )
     },
     ResourceInfo {
         short_names: &["sa"],
@@ -174,34 +239,98 @@ pub static RESOURCES: &[ResourceInfo] = &[
             verbs: &[Create],
             schema: "io.k8s.api.authentication.v1.TokenRequest",
         }],
-        ..core("ServiceAccount", "ServiceAccountList", "serviceaccounts", "serviceaccount", "serviceaccounts", "io.k8s.api.core.v1.ServiceAccount")
+        ..core(
+            "ServiceAccount",
+            "ServiceAccountList",
+            "serviceaccounts",
+            "serviceaccount",
+            "serviceaccounts",
+            "io.k8s.api.core.v1.ServiceAccount",
+        )
     },
     ResourceInfo {
         short_names: &["svc"],
         categories: &["all"],
         subresources: &[status("Service", "io.k8s.api.core.v1.Service")],
         field_labels: &["spec.clusterIP", "spec.type"],
-        ..core("Service", "ServiceList", "services", "service", "services/specs", "io.k8s.api.core.v1.Service")
+        ..core(
+            "Service",
+            "ServiceList",
+            "services",
+            "service",
+            "services/specs",
+            "io.k8s.api.core.v1.Service",
+        )
     },
-    review("authentication.k8s.io", "SelfSubjectReview", "selfsubjectreviews", "selfsubjectreview", "io.k8s.api.authentication.v1.SelfSubjectReview"),
-    review("authentication.k8s.io", "TokenReview", "tokenreviews", "tokenreview", "io.k8s.api.authentication.v1.TokenReview"),
+    review(
+        "authentication.k8s.io",
+        "SelfSubjectReview",
+        "selfsubjectreviews",
+        "selfsubjectreview",
+        "io.k8s.api.authentication.v1.SelfSubjectReview",
+    ),
+    review(
+        "authentication.k8s.io",
+        "TokenReview",
+        "tokenreviews",
+        "tokenreview",
+        "io.k8s.api.authentication.v1.TokenReview",
+    ),
     ResourceInfo {
         namespaced: true,
-        ..review("authorization.k8s.io", "LocalSubjectAccessReview", "localsubjectaccessreviews", "localsubjectaccessreview", "io.k8s.api.authorization.v1.LocalSubjectAccessReview")
+        ..review(
+            "authorization.k8s.io",
+            "LocalSubjectAccessReview",
+            "localsubjectaccessreviews",
+            "localsubjectaccessreview",
+            "io.k8s.api.authorization.v1.LocalSubjectAccessReview",
+        )
     },
-    review("authorization.k8s.io", "SelfSubjectAccessReview", "selfsubjectaccessreviews", "selfsubjectaccessreview", "io.k8s.api.authorization.v1.SelfSubjectAccessReview"),
-    review("authorization.k8s.io", "SelfSubjectRulesReview", "selfsubjectrulesreviews", "selfsubjectrulesreview", "io.k8s.api.authorization.v1.SelfSubjectRulesReview"),
-    review("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews", "subjectaccessreview", "io.k8s.api.authorization.v1.SubjectAccessReview"),
+    review(
+        "authorization.k8s.io",
+        "SelfSubjectAccessReview",
+        "selfsubjectaccessreviews",
+        "selfsubjectaccessreview",
+        "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
+    ),
+    review(
+        "authorization.k8s.io",
+        "SelfSubjectRulesReview",
+        "selfsubjectrulesreviews",
+        "selfsubjectrulesreview",
+        "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
+    ),
+    review(
+        "authorization.k8s.io",
+        "SubjectAccessReview",
+        "subjectaccessreviews",
+        "subjectaccessreview",
+        "io.k8s.api.authorization.v1.SubjectAccessReview",
+    ),
     ResourceInfo {
         group: "coordination.k8s.io",
         create_on_update: true,
         unconditional_update: false,
-        ..core("Lease", "LeaseList", "leases", "lease", "leases", "io.k8s.api.coordination.v1.Lease")
+        ..core(
+            "Lease",
+            "LeaseList",
+            "leases",
+            "lease",
+            "leases",
+            "io.k8s.api.coordination.v1.Lease",
+        )
     },
     ResourceInfo {
         group: "discovery.k8s.io",
         has_spec_generation: true,
-        ..core("EndpointSlice", "EndpointSliceList", "endpointslices", "endpointslice", "endpointslices", "io.k8s.api.discovery.v1.EndpointSlice")
+        ..core(
+            "EndpointSlice",
+            "EndpointSliceList",
+            "endpointslices",
+            "endpointslice",
+            "endpointslices",
+            "io.k8s.api.discovery.v1.EndpointSlice",
+        )
     },
     ResourceInfo {
         group: "events.k8s.io",
@@ -209,6 +338,13 @@ pub static RESOURCES: &[ResourceInfo] = &[
         create_on_update: true,
         ttl_seconds: Some(EVENT_TTL_SECONDS),
         field_labels: EVENTS_GROUP_FIELDS,
-        ..core("Event", "EventList", "events", "event", "events", "io.k8s.api.events.v1.Event")
+        ..core(
+            "Event",
+            "EventList",
+            "events",
+            "event",
+            "events",
+            "io.k8s.api.events.v1.Event",
+        )
     },
 ];

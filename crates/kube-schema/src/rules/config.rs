@@ -10,15 +10,29 @@ const MAX_DATA_BYTES: usize = 1024 * 1024;
 const IMMUTABLE: &str = "field is immutable when `immutable` is set";
 
 fn keys(field: &str, object: &Value, errors: &mut Vec<FieldError>) {
-    for key in object.get(field).and_then(Value::as_object).into_iter().flat_map(|data| data.keys()) {
+    for key in object
+        .get(field)
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(|data| data.keys())
+    {
         for problem in names::config_key_problems(key) {
-            errors.push(FieldError::invalid(&format!("{field}[{key}]"), key.as_str(), &problem));
+            errors.push(FieldError::invalid(
+                &format!("{field}[{key}]"),
+                key.as_str(),
+                &problem,
+            ));
         }
     }
 }
 
 fn values<'a>(object: &'a Value, field: &str) -> impl Iterator<Item = &'a str> + use<'a> {
-    object.get(field).and_then(Value::as_object).into_iter().flatten().filter_map(|(_, value)| value.as_str())
+    object
+        .get(field)
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, value)| value.as_str())
 }
 
 fn decoded_length(text: &str) -> usize {
@@ -28,13 +42,22 @@ fn decoded_length(text: &str) -> usize {
 pub(super) fn config_map(object: &Value, errors: &mut Vec<FieldError>) {
     keys("data", object, errors);
     keys("binaryData", object, errors);
-    if let (Some(data), Some(binary)) = (object.get("data"), object.get("binaryData").and_then(Value::as_object)) {
+    if let (Some(data), Some(binary)) = (
+        object.get("data"),
+        object.get("binaryData").and_then(Value::as_object),
+    ) {
         for key in binary.keys().filter(|key| data.get(key.as_str()).is_some()) {
-            errors.push(FieldError::invalid(&format!("data[{key}]"), key.as_str(), "duplicate of key present in binaryData"));
+            errors.push(FieldError::invalid(
+                &format!("data[{key}]"),
+                key.as_str(),
+                "duplicate of key present in binaryData",
+            ));
         }
     }
     let size: usize = values(object, "data").map(str::len).sum::<usize>()
-        + values(object, "binaryData").map(decoded_length).sum::<usize>();
+        + values(object, "binaryData")
+            .map(decoded_length)
+            .sum::<usize>();
     if size > MAX_DATA_BYTES {
         errors.push(FieldError::too_long("[]", MAX_DATA_BYTES));
     }
@@ -46,7 +69,11 @@ pub(super) fn config_map_change(new: &Value, old: &Value, errors: &mut Vec<Field
 
 pub(super) fn secret_change(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
     if text(new, "type") != text(old, "type") {
-        errors.push(FieldError::invalid("type", text(new, "type"), "field is immutable"));
+        errors.push(FieldError::invalid(
+            "type",
+            text(new, "type"),
+            "field is immutable",
+        ));
     }
     frozen(new, old, &["data"], errors);
 }
@@ -68,7 +95,11 @@ fn frozen(new: &Value, old: &Value, fields: &[&str], errors: &mut Vec<FieldError
 /// Keys a type of secret must have; of the second list, at least one.
 const SECRET_TYPES: &[(&str, &[&str], &[&str])] = &[
     ("kubernetes.io/dockercfg", &[".dockercfg"], &[]),
-    ("kubernetes.io/dockerconfigjson", &[".dockerconfigjson"], &[]),
+    (
+        "kubernetes.io/dockerconfigjson",
+        &[".dockerconfigjson"],
+        &[],
+    ),
     ("kubernetes.io/basic-auth", &[], &["username", "password"]),
     ("kubernetes.io/ssh-auth", &["ssh-privatekey"], &[]),
     ("kubernetes.io/tls", &["tls.crt", "tls.key"], &[]),
@@ -86,21 +117,35 @@ pub(super) fn secret(object: &Value, errors: &mut Vec<FieldError>) {
     if kind == SERVICE_ACCOUNT_TOKEN {
         let account = meta::annotations(object).and_then(|a| a.get(SERVICE_ACCOUNT_NAME)?.as_str());
         if account.is_none_or(str::is_empty) {
-            errors.push(FieldError::required(&format!("metadata.annotations[{SERVICE_ACCOUNT_NAME}]"), ""));
+            errors.push(FieldError::required(
+                &format!("metadata.annotations[{SERVICE_ACCOUNT_NAME}]"),
+                "",
+            ));
         }
     }
-    let Some((_, all, any)) = SECRET_TYPES.iter().find(|(name, _, _)| *name == kind) else { return };
+    let Some((_, all, any)) = SECRET_TYPES.iter().find(|(name, _, _)| *name == kind) else {
+        return;
+    };
     for key in all.iter().filter(|key| value(key).is_none()) {
         errors.push(FieldError::required(&format!("data[{key}]"), ""));
     }
     if !any.is_empty() && any.iter().all(|key| value(key).is_none()) {
-        errors.extend(any.iter().map(|key| FieldError::required(&format!("data[{key}]"), "")));
+        errors.extend(
+            any.iter()
+                .map(|key| FieldError::required(&format!("data[{key}]"), "")),
+        );
     }
     if kind.starts_with("kubernetes.io/dockerc") {
         for key in all.iter() {
-            let Some(bytes) = value(key).and_then(codec::from_base64) else { continue };
+            let Some(bytes) = value(key).and_then(codec::from_base64) else {
+                continue;
+            };
             if serde_json::from_slice::<Value>(&bytes).is_err() {
-                errors.push(FieldError::invalid(&format!("data[{key}]"), "<secret contents redacted>", "invalid JSON"));
+                errors.push(FieldError::invalid(
+                    &format!("data[{key}]"),
+                    "<secret contents redacted>",
+                    "invalid JSON",
+                ));
             }
         }
     }
@@ -109,10 +154,18 @@ pub(super) fn secret(object: &Value, errors: &mut Vec<FieldError>) {
 pub(super) fn lease(object: &Value, errors: &mut Vec<FieldError>) {
     let number = |field: &str| object.get("spec")?.get(field)?.as_i64();
     if let Some(seconds) = number("leaseDurationSeconds").filter(|n| *n <= 0) {
-        errors.push(FieldError::invalid("spec.leaseDurationSeconds", seconds, "must be greater than 0"));
+        errors.push(FieldError::invalid(
+            "spec.leaseDurationSeconds",
+            seconds,
+            "must be greater than 0",
+        ));
     }
     if let Some(transitions) = number("leaseTransitions").filter(|n| *n < 0) {
-        errors.push(FieldError::invalid("spec.leaseTransitions", transitions, "must be greater than or equal to 0"));
+        errors.push(FieldError::invalid(
+            "spec.leaseTransitions",
+            transitions,
+            "must be greater than or equal to 0",
+        ));
     }
 }
 
@@ -126,7 +179,11 @@ pub(super) fn node(object: &Value, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::invalid(&format!("{path}.key"), key, &problem));
         }
         for problem in names::label_value_problems(text(taint, "value")) {
-            errors.push(FieldError::invalid(&format!("{path}.value"), text(taint, "value"), &problem));
+            errors.push(FieldError::invalid(
+                &format!("{path}.value"),
+                text(taint, "value"),
+                &problem,
+            ));
         }
         if effect.is_empty() {
             errors.push(FieldError::required(&format!("{path}.effect"), ""));

@@ -20,7 +20,10 @@ pub(super) fn default_text(fields: &mut Fields, name: &str, value: &str) {
 }
 
 /// The objects in a list field.
-pub(super) fn each<'a>(fields: &'a mut Fields, name: &str) -> impl Iterator<Item = &'a mut Fields> + use<'a> {
+pub(super) fn each<'a>(
+    fields: &'a mut Fields,
+    name: &str,
+) -> impl Iterator<Item = &'a mut Fields> + use<'a> {
     fields
         .get_mut(name)
         .and_then(Value::as_array_mut)
@@ -31,8 +34,14 @@ pub(super) fn each<'a>(fields: &'a mut Fields, name: &str) -> impl Iterator<Item
 
 /// Every namespace is labelled with its name.
 pub(super) fn namespace(fields: &mut Fields) {
-    let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) else { return };
-    let Some(name) = metadata.get("name").cloned().filter(|name| name.as_str().is_some_and(|n| !n.is_empty())) else {
+    let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let Some(name) = metadata
+        .get("name")
+        .cloned()
+        .filter(|name| name.as_str().is_some_and(|n| !n.is_empty()))
+    else {
         return;
     };
     let labels = metadata.entry("labels").or_insert_with(|| json!({}));
@@ -41,7 +50,9 @@ pub(super) fn namespace(fields: &mut Fields) {
 
 /// What is allocatable is the capacity, unless said otherwise.
 pub(super) fn node(fields: &mut Fields) {
-    let Some(status) = fields.get_mut("status").and_then(Value::as_object_mut) else { return };
+    let Some(status) = fields.get_mut("status").and_then(Value::as_object_mut) else {
+        return;
+    };
     if let (None, Some(capacity)) = (status.get("allocatable"), status.get("capacity").cloned()) {
         status.insert("allocatable".into(), capacity);
     }
@@ -50,13 +61,18 @@ pub(super) fn node(fields: &mut Fields) {
 /// `stringData` is for writing: it ends up in `data`.
 pub(super) fn secret(fields: &mut Fields) {
     default_text(fields, "type", "Opaque");
-    let Some(Value::Object(plain)) = fields.remove("stringData") else { return };
+    let Some(Value::Object(plain)) = fields.remove("stringData") else {
+        return;
+    };
     if plain.is_empty() {
         return;
     }
     let data = as_object_mut(fields.entry("data").or_insert_with(|| json!({})));
     for (key, value) in plain {
-        data.insert(key, to_base64(value.as_str().unwrap_or_default().as_bytes()).into());
+        data.insert(
+            key,
+            to_base64(value.as_str().unwrap_or_default().as_bytes()).into(),
+        );
     }
 }
 
@@ -65,12 +81,19 @@ pub(super) fn service(fields: &mut Fields) {
     default_text(spec, "sessionAffinity", "None");
     default_text(spec, "type", "ClusterIP");
     if spec.get("sessionAffinity").is_some_and(|v| v == "ClientIP") {
-        let config = as_object_mut(spec.entry("sessionAffinityConfig").or_insert_with(|| json!({})));
+        let config = as_object_mut(
+            spec.entry("sessionAffinityConfig")
+                .or_insert_with(|| json!({})),
+        );
         let client = as_object_mut(config.entry("clientIP").or_insert_with(|| json!({})));
         // Three hours.
         default(client, "timeoutSeconds", 10_800);
     }
-    let kind = spec.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let kind = spec
+        .get("type")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     let outside = matches!(kind.as_str(), "NodePort" | "LoadBalancer");
     if outside {
         default_text(spec, "externalTrafficPolicy", "Cluster");
@@ -84,7 +107,10 @@ pub(super) fn service(fields: &mut Fields) {
     for port in each(spec, "ports") {
         default_text(port, "protocol", "TCP");
         let number = port.get("port").cloned().unwrap_or(Value::Null);
-        if port.get("targetPort").is_none_or(|t| t.is_null() || t == 0 || t == "") {
+        if port
+            .get("targetPort")
+            .is_none_or(|t| t.is_null() || t == 0 || t == "")
+        {
             port.insert("targetPort".into(), number);
         }
     }

@@ -9,12 +9,25 @@ use crate::{FieldError, ResourceInfo, meta};
 const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
 
 /// Fields the server owns; a writer that leaves them out or changes the last two keeps the old ones.
-const INHERITED_IF_MISSING: &[&str] = &["name", "namespace", "uid", "creationTimestamp", "generateName"];
-const INHERITED: &[&str] = &["deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"];
+const INHERITED_IF_MISSING: &[&str] = &[
+    "name",
+    "namespace",
+    "uid",
+    "creationTimestamp",
+    "generateName",
+];
+const INHERITED: &[&str] = &[
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "selfLink",
+];
 
 /// Brings what a writer may leave out or may not touch from the old object into the new one.
 pub fn inherit_metadata(new: &mut Value, old: &Value) {
-    let Some(old) = old.get("metadata").and_then(Value::as_object) else { return };
+    let Some(old) = old.get("metadata").and_then(Value::as_object) else {
+        return;
+    };
     let new = meta::metadata_mut(new);
     for field in INHERITED_IF_MISSING {
         let missing = new.get(*field).is_none_or(|v| v.is_null() || v == "");
@@ -33,13 +46,23 @@ pub fn inherit_metadata(new: &mut Value, old: &Value) {
     }
 }
 
-pub(super) fn check(info: &ResourceInfo, name_rule: fn(&str) -> Vec<String>, object: &Value, errors: &mut Vec<FieldError>) {
+pub(super) fn check(
+    info: &ResourceInfo,
+    name_rule: fn(&str) -> Vec<String>,
+    object: &Value,
+    errors: &mut Vec<FieldError>,
+) {
     match meta::name(object) {
         Some(name) => errors.extend(
-            name_rule(name).iter().map(|problem| FieldError::invalid("metadata.name", name, problem)),
+            name_rule(name)
+                .iter()
+                .map(|problem| FieldError::invalid("metadata.name", name, problem)),
         ),
         None if meta::generate_name(object).is_none() => {
-            errors.push(FieldError::required("metadata.name", "name or generateName is required"));
+            errors.push(FieldError::required(
+                "metadata.name",
+                "name or generateName is required",
+            ));
         }
         None => {}
     }
@@ -47,7 +70,9 @@ pub(super) fn check(info: &ResourceInfo, name_rule: fn(&str) -> Vec<String>, obj
         // The prefix may end in a dash, because characters follow.
         let completed = format!("{}x", prefix);
         errors.extend(
-            name_rule(&completed).iter().map(|problem| FieldError::invalid("metadata.generateName", prefix, problem)),
+            name_rule(&completed)
+                .iter()
+                .map(|problem| FieldError::invalid("metadata.generateName", prefix, problem)),
         );
     }
     match (info.namespaced, meta::namespace(object)) {
@@ -57,7 +82,10 @@ pub(super) fn check(info: &ResourceInfo, name_rule: fn(&str) -> Vec<String>, obj
                 .iter()
                 .map(|problem| FieldError::invalid("metadata.namespace", namespace, problem)),
         ),
-        (false, Some(_)) => errors.push(FieldError::forbidden("metadata.namespace", "not allowed on this type")),
+        (false, Some(_)) => errors.push(FieldError::forbidden(
+            "metadata.namespace",
+            "not allowed on this type",
+        )),
         (false, None) => {}
     }
     labels(object, errors);
@@ -99,11 +127,19 @@ fn owner_references(object: &Value, errors: &mut Vec<FieldError>) {
     for (index, owner) in meta::owner_references(object).iter().enumerate() {
         let path = format!("metadata.ownerReferences[{index}]");
         if text(owner, "apiVersion").is_empty() {
-            errors.push(FieldError::invalid(&format!("{path}.apiVersion"), "", "version must not be empty"));
+            errors.push(FieldError::invalid(
+                &format!("{path}.apiVersion"),
+                "",
+                "version must not be empty",
+            ));
         }
         for field in ["kind", "name", "uid"] {
             if text(owner, field).is_empty() {
-                errors.push(FieldError::invalid(&format!("{path}.{field}"), "", &format!("{field} must not be empty")));
+                errors.push(FieldError::invalid(
+                    &format!("{path}.{field}"),
+                    "",
+                    &format!("{field} must not be empty"),
+                ));
             }
         }
         if owner.get("controller") == Some(&Value::Bool(true)) {
@@ -115,7 +151,11 @@ fn owner_references(object: &Value, errors: &mut Vec<FieldError>) {
                     text(owner, "kind"),
                     text(owner, "name")
                 );
-                errors.push(FieldError::invalid("metadata.ownerReferences", owner.clone(), &detail));
+                errors.push(FieldError::invalid(
+                    "metadata.ownerReferences",
+                    owner.clone(),
+                    &detail,
+                ));
             }
             controller = Some(owner);
         }
@@ -137,7 +177,11 @@ fn finalizers(object: &Value, errors: &mut Vec<FieldError>) {
     }
     if STANDARD.iter().all(|name| finalizers.contains(name)) {
         let detail = "finalizer foregroundDeletion and orphan cannot be both set";
-        errors.push(FieldError::invalid(PATH, list(object, "metadata.finalizers").to_vec(), detail));
+        errors.push(FieldError::invalid(
+            PATH,
+            list(object, "metadata.finalizers").to_vec(),
+            detail,
+        ));
     }
 }
 

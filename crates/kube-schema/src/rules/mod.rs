@@ -45,7 +45,12 @@ static KINDS: &[KindRules] = &[
         defaults: defaults::namespace,
         ..COMMON
     },
-    KindRules { schema: "io.k8s.api.core.v1.Node", defaults: defaults::node, check: config::node, ..COMMON },
+    KindRules {
+        schema: "io.k8s.api.core.v1.Node",
+        defaults: defaults::node,
+        check: config::node,
+        ..COMMON
+    },
     KindRules {
         schema: "io.k8s.api.core.v1.ConfigMap",
         check: config::config_map,
@@ -66,7 +71,11 @@ static KINDS: &[KindRules] = &[
         check: network::service,
         ..COMMON
     },
-    KindRules { schema: "io.k8s.api.core.v1.Endpoints", defaults: defaults::endpoints, ..COMMON },
+    KindRules {
+        schema: "io.k8s.api.core.v1.Endpoints",
+        defaults: defaults::endpoints,
+        ..COMMON
+    },
     KindRules {
         schema: "io.k8s.api.discovery.v1.EndpointSlice",
         defaults: defaults::endpoint_slice,
@@ -81,16 +90,35 @@ static KINDS: &[KindRules] = &[
         change: pod::change,
         ..COMMON
     },
-    KindRules { schema: "io.k8s.api.coordination.v1.Lease", check: config::lease, ..COMMON },
+    KindRules {
+        schema: "io.k8s.api.coordination.v1.Lease",
+        check: config::lease,
+        ..COMMON
+    },
     // Event names carry a hexadecimal time and may hold what object names hold.
-    KindRules { schema: "io.k8s.api.core.v1.Event", name: names::path_segment_problems, ..COMMON },
-    KindRules { schema: "io.k8s.api.events.v1.Event", name: names::path_segment_problems, ..COMMON },
-    KindRules { schema: "io.k8s.api.authentication.v1.TokenRequest", defaults: defaults::token_request, ..COMMON },
+    KindRules {
+        schema: "io.k8s.api.core.v1.Event",
+        name: names::path_segment_problems,
+        ..COMMON
+    },
+    KindRules {
+        schema: "io.k8s.api.events.v1.Event",
+        name: names::path_segment_problems,
+        ..COMMON
+    },
+    KindRules {
+        schema: "io.k8s.api.authentication.v1.TokenRequest",
+        defaults: defaults::token_request,
+        ..COMMON
+    },
 ];
 
 fn rules_of(schema: &str) -> &'static KindRules {
     const FALLBACK: &KindRules = &COMMON;
-    KINDS.iter().find(|rules| rules.schema == schema).unwrap_or(FALLBACK)
+    KINDS
+        .iter()
+        .find(|rules| rules.schema == schema)
+        .unwrap_or(FALLBACK)
 }
 
 /// Fills in what upstream fills in on every read of a body.
@@ -128,13 +156,18 @@ pub fn validate_update(info: &ResourceInfo, new: &Value, old: &Value) -> Vec<Fie
 /// What is wrong with a name in a path or body.
 pub fn validate_name(info: &ResourceInfo, name: &str) -> Vec<FieldError> {
     let problems = (rules_of(info.schema).name)(name);
-    problems.iter().map(|problem| FieldError::invalid("metadata.name", name, problem)).collect()
+    problems
+        .iter()
+        .map(|problem| FieldError::invalid("metadata.name", name, problem))
+        .collect()
 }
 
 /// A write to the object itself: its status is the old one's, or, for a new object, the kind's first one.
 /// A new Node keeps the status it registers with.
 pub fn retain_status(info: &ResourceInfo, new: &mut Value, old: Option<&Value>) {
-    let Some(fields) = new.as_object_mut().filter(|_| info.has_status()) else { return };
+    let Some(fields) = new.as_object_mut().filter(|_| info.has_status()) else {
+        return;
+    };
     match old {
         Some(old) => {
             restore(fields, old, "status");
@@ -151,7 +184,10 @@ pub fn retain_status(info: &ResourceInfo, new: &mut Value, old: Option<&Value>) 
             }
             "Pod" => {
                 let class = pod::qos_class(fields);
-                fields.insert("status".into(), json!({"phase": "Pending", "qosClass": class}));
+                fields.insert(
+                    "status".into(),
+                    json!({"phase": "Pending", "qosClass": class}),
+                );
             }
             "Service" => {
                 fields.insert("status".into(), json!({"loadBalancer": {}}));
@@ -165,10 +201,17 @@ pub fn retain_status(info: &ResourceInfo, new: &mut Value, old: Option<&Value>) 
 
 /// A write to `status`: everything but status and metadata is the old one's.
 pub fn retain_spec(_info: &ResourceInfo, new: &mut Value, old: &Value) {
-    let Some(fields) = new.as_object_mut() else { return };
+    let Some(fields) = new.as_object_mut() else {
+        return;
+    };
     let kept = |name: &str| matches!(name, "apiVersion" | "kind" | "metadata" | "status");
     fields.retain(|name, _| kept(name));
-    for (name, value) in old.as_object().into_iter().flatten().filter(|(name, _)| !kept(name)) {
+    for (name, value) in old
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| !kept(name))
+    {
         fields.insert(name.clone(), value.clone());
     }
 }
@@ -192,7 +235,12 @@ pub fn set_generation(info: &ResourceInfo, new: &mut Value, old: Option<&Value>)
 
 fn specified(object: &Value) -> Vec<(&String, &Value)> {
     let ignored = |name: &str| matches!(name, "apiVersion" | "kind" | "metadata" | "status");
-    object.as_object().into_iter().flatten().filter(|(name, _)| !ignored(name)).collect()
+    object
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| !ignored(name))
+        .collect()
 }
 
 fn restore(fields: &mut Map<String, Value>, old: &Value, name: &str) {
@@ -204,7 +252,10 @@ fn restore(fields: &mut Map<String, Value>, old: &Value, name: &str) {
 
 /// A text field, empty when missing.
 fn text<'a>(value: &'a Value, path: &str) -> &'a str {
-    path.split('.').try_fold(value, |value, name| value.get(name)).and_then(Value::as_str).unwrap_or_default()
+    path.split('.')
+        .try_fold(value, |value, name| value.get(name))
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// A list field, empty when missing.
@@ -226,6 +277,10 @@ fn supported(path: &str, value: &str, values: &[&str], errors: &mut Vec<FieldErr
 fn port(path: &str, value: Option<i64>, errors: &mut Vec<FieldError>) {
     let value = value.unwrap_or(0);
     if !(1..=65535).contains(&value) {
-        errors.push(FieldError::invalid(path, value, "must be between 1 and 65535, inclusive"));
+        errors.push(FieldError::invalid(
+            path,
+            value,
+            "must be between 1 and 65535, inclusive",
+        ));
     }
 }

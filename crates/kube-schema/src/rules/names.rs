@@ -40,7 +40,9 @@ fn is_name_part(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes.first().is_some_and(u8::is_ascii_alphanumeric)
         && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 /// DNS-1123 label: namespaces, container and port-like names.
@@ -103,7 +105,11 @@ pub fn qualified_name_problems(text: &str) -> Vec<String> {
             if prefix.is_empty() {
                 problems.push("prefix part must be non-empty".to_owned());
             } else {
-                problems.extend(dns_subdomain_problems(prefix).into_iter().map(|p| format!("prefix part {p}")));
+                problems.extend(
+                    dns_subdomain_problems(prefix)
+                        .into_iter()
+                        .map(|p| format!("prefix part {p}")),
+                );
             }
             *name
         }
@@ -167,7 +173,10 @@ mod tests {
         for bad in ["", "A", "-a", "a-", "a.b", "a_b", "ä"] {
             assert!(!dns_label_problems(bad).is_empty(), "{bad}");
         }
-        assert_eq!(dns_label_problems(&"a".repeat(64)), ["must be no more than 63 bytes"]);
+        assert_eq!(
+            dns_label_problems(&"a".repeat(64)),
+            ["must be no more than 63 bytes"]
+        );
         assert!(dns_subdomain_problems("a.b-c.1").is_empty());
         assert!(!dns_subdomain_problems("a..b").is_empty());
         assert!(!dns_1035_problems("1a").is_empty());

@@ -19,7 +19,12 @@ pub(super) fn service(object: &Value, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::required("spec.ports", ""));
     }
     supported("spec.type", kind, SERVICE_TYPES, errors);
-    supported("spec.sessionAffinity", text(object, "spec.sessionAffinity"), &["ClientIP", "None"], errors);
+    supported(
+        "spec.sessionAffinity",
+        text(object, "spec.sessionAffinity"),
+        &["ClientIP", "None"],
+        errors,
+    );
     if kind == "ExternalName" && text(object, "spec.externalName").is_empty() {
         errors.push(FieldError::required("spec.externalName", ""));
     }
@@ -40,15 +45,29 @@ pub(super) fn service(object: &Value, errors: &mut Vec<FieldError>) {
             }
             seen_names.push(name);
         }
-        port(&format!("{path}.port"), item.get("port").and_then(Value::as_i64), errors);
+        port(
+            &format!("{path}.port"),
+            item.get("port").and_then(Value::as_i64),
+            errors,
+        );
         protocol(&path, item, errors);
         if let Some(number) = item.get("targetPort").and_then(Value::as_i64) {
             port(&format!("{path}.targetPort"), Some(number), errors);
         }
     }
-    for key in object.get("spec").and_then(|s| s.get("selector")).and_then(Value::as_object).into_iter().flatten() {
+    for key in object
+        .get("spec")
+        .and_then(|s| s.get("selector"))
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
         for problem in names::qualified_name_problems(key.0) {
-            errors.push(FieldError::invalid("spec.selector", key.0.as_str(), &problem));
+            errors.push(FieldError::invalid(
+                "spec.selector",
+                key.0.as_str(),
+                &problem,
+            ));
         }
     }
 }
@@ -67,17 +86,25 @@ pub(super) fn endpoint_slice(object: &Value, errors: &mut Vec<FieldError>) {
         kind => supported("addressType", kind, ADDRESS_TYPES, errors),
     }
     let endpoints = list(object, "endpoints");
-    for (path, count, most) in
-        [("endpoints", endpoints.len(), MAX_ENDPOINTS), ("ports", list(object, "ports").len(), MAX_SLICE_PORTS)]
-    {
+    for (path, count, most) in [
+        ("endpoints", endpoints.len(), MAX_ENDPOINTS),
+        ("ports", list(object, "ports").len(), MAX_SLICE_PORTS),
+    ] {
         if count > most {
-            errors.push(FieldError::invalid(path, count, &format!("must have at most {most} items")));
+            errors.push(FieldError::invalid(
+                path,
+                count,
+                &format!("must have at most {most} items"),
+            ));
         }
     }
     for (index, endpoint) in endpoints.iter().enumerate() {
         if list(endpoint, "addresses").is_empty() {
             let path = format!("endpoints[{index}].addresses");
-            errors.push(FieldError::required(&path, "must contain at least 1 address"));
+            errors.push(FieldError::required(
+                &path,
+                "must contain at least 1 address",
+            ));
         }
     }
     for (index, item) in list(object, "ports").iter().enumerate() {
@@ -88,6 +115,10 @@ pub(super) fn endpoint_slice(object: &Value, errors: &mut Vec<FieldError>) {
 pub(super) fn endpoint_slice_change(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
     let (now, before) = (text(new, "addressType"), text(old, "addressType"));
     if now != before {
-        errors.push(FieldError::invalid("addressType", now, "field is immutable"));
+        errors.push(FieldError::invalid(
+            "addressType",
+            now,
+            "field is immutable",
+        ));
     }
 }

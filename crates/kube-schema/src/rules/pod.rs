@@ -17,7 +17,9 @@ const DEFAULT_FILE_MODE: i64 = 420;
 const FILE_SOURCES: [&str; 4] = ["secret", "configMap", "downwardAPI", "projected"];
 
 pub(super) fn defaults(fields: &mut Fields) {
-    let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut) else {
+        return;
+    };
     default_text(spec, "dnsPolicy", "ClusterFirst");
     default_text(spec, "restartPolicy", "Always");
     default_text(spec, "schedulerName", "default-scheduler");
@@ -27,7 +29,11 @@ pub(super) fn defaults(fields: &mut Fields) {
     // The old and the new name of one field.
     let account = ["serviceAccountName", "serviceAccount"]
         .iter()
-        .find_map(|name| spec.get(*name).cloned().filter(|v| v.as_str().is_some_and(|s| !s.is_empty())));
+        .find_map(|name| {
+            spec.get(*name)
+                .cloned()
+                .filter(|v| v.as_str().is_some_and(|s| !s.is_empty()))
+        });
     if let Some(account) = account {
         spec.insert("serviceAccountName".into(), account.clone());
         spec.insert("serviceAccount".into(), account);
@@ -42,20 +48,33 @@ fn container(container: &mut Fields) {
     default(container, "resources", json!({}));
     default_text(container, "terminationMessagePath", "/dev/termination-log");
     default_text(container, "terminationMessagePolicy", "File");
-    let image = container.get("image").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let image = container
+        .get("image")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     default_text(container, "imagePullPolicy", pull_policy(&image));
     for port in each(container, "ports") {
         default_text(port, "protocol", "TCP");
     }
     for variable in each(container, "env") {
-        let reference = variable.get_mut("valueFrom").and_then(|v| v.get_mut("fieldRef"));
+        let reference = variable
+            .get_mut("valueFrom")
+            .and_then(|v| v.get_mut("fieldRef"));
         if let Some(reference) = reference.and_then(Value::as_object_mut) {
             default_text(reference, "apiVersion", "v1");
         }
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        let Some(probe) = container.get_mut(name).and_then(Value::as_object_mut) else { continue };
-        for (field, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+        let Some(probe) = container.get_mut(name).and_then(Value::as_object_mut) else {
+            continue;
+        };
+        for (field, value) in [
+            ("timeoutSeconds", 1),
+            ("periodSeconds", 10),
+            ("successThreshold", 1),
+            ("failureThreshold", 3),
+        ] {
             default(probe, field, value);
         }
         if let Some(http) = probe.get_mut("httpGet").and_then(Value::as_object_mut) {
@@ -79,7 +98,11 @@ fn pull_policy(image: &str) -> &'static str {
         Some(_) => return "IfNotPresent",
         None => last.rsplit_once(':').map_or("latest", |(_, tag)| tag),
     };
-    if tag == "latest" { "Always" } else { "IfNotPresent" }
+    if tag == "latest" {
+        "Always"
+    } else {
+        "IfNotPresent"
+    }
 }
 
 fn volume(volume: &mut Fields) {
@@ -99,9 +122,14 @@ fn volume(volume: &mut Fields) {
 /// `Guaranteed` when every container has cpu and memory limits equal to its requests, `BestEffort` when none
 /// has any, `Burstable` otherwise.
 pub(super) fn qos_class(fields: &Fields) -> &'static str {
-    let Some(spec) = fields.get("spec") else { return "BestEffort" };
+    let Some(spec) = fields.get("spec") else {
+        return "BestEffort";
+    };
     let (mut any, mut guaranteed) = (false, true);
-    for container in ["initContainers", "containers"].into_iter().flat_map(|name| list(spec, name)) {
+    for container in ["initContainers", "containers"]
+        .into_iter()
+        .flat_map(|name| list(spec, name))
+    {
         let resource = |kind: &str, name: &str| container.get("resources")?.get(kind)?.get(name);
         for name in ["cpu", "memory"] {
             let (limit, request) = (resource("limits", name), resource("requests", name));
@@ -120,17 +148,30 @@ pub(super) fn check(object: &Value, errors: &mut Vec<FieldError>) {
     if list(object, "spec.containers").is_empty() {
         errors.push(FieldError::required("spec.containers", ""));
     }
-    supported("spec.restartPolicy", text(object, "spec.restartPolicy"), &["Always", "OnFailure", "Never"], errors);
+    supported(
+        "spec.restartPolicy",
+        text(object, "spec.restartPolicy"),
+        &["Always", "OnFailure", "Never"],
+        errors,
+    );
     supported(
         "spec.dnsPolicy",
         text(object, "spec.dnsPolicy"),
         &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
         errors,
     );
-    let volumes: Vec<&str> = list(object, "spec.volumes").iter().map(|volume| text(volume, "name")).collect();
+    let volumes: Vec<&str> = list(object, "spec.volumes")
+        .iter()
+        .map(|volume| text(volume, "name"))
+        .collect();
     for (index, name) in volumes.iter().enumerate() {
         let path = format!("spec.volumes[{index}].name");
-        label_name(&path, name, volumes.get(..index).unwrap_or_default(), errors);
+        label_name(
+            &path,
+            name,
+            volumes.get(..index).unwrap_or_default(),
+            errors,
+        );
     }
     let mut seen: Vec<&str> = Vec::new();
     for kind in CONTAINER_LISTS {
@@ -169,12 +210,24 @@ fn check_container(path: &str, container: &Value, volumes: &[&str], errors: &mut
     );
     for (index, item) in list(container, "ports").iter().enumerate() {
         let path = format!("{path}.ports[{index}]");
-        port(&format!("{path}.containerPort"), item.get("containerPort").and_then(Value::as_i64), errors);
-        supported(&format!("{path}.protocol"), text(item, "protocol"), &["SCTP", "TCP", "UDP"], errors);
+        port(
+            &format!("{path}.containerPort"),
+            item.get("containerPort").and_then(Value::as_i64),
+            errors,
+        );
+        supported(
+            &format!("{path}.protocol"),
+            text(item, "protocol"),
+            &["SCTP", "TCP", "UDP"],
+            errors,
+        );
     }
     for (index, variable) in list(container, "env").iter().enumerate() {
         if text(variable, "name").is_empty() {
-            errors.push(FieldError::required(&format!("{path}.env[{index}].name"), ""));
+            errors.push(FieldError::required(
+                &format!("{path}.env[{index}].name"),
+                "",
+            ));
         }
     }
     for (index, mount) in list(container, "volumeMounts").iter().enumerate() {
@@ -182,7 +235,9 @@ fn check_container(path: &str, container: &Value, volumes: &[&str], errors: &mut
         let name = text(mount, "name");
         match name {
             "" => errors.push(FieldError::required(&format!("{path}.name"), "")),
-            _ if !volumes.contains(&name) => errors.push(FieldError::not_found(&format!("{path}.name"), name)),
+            _ if !volumes.contains(&name) => {
+                errors.push(FieldError::not_found(&format!("{path}.name"), name));
+            }
             _ => {}
         }
         if text(mount, "mountPath").is_empty() {
@@ -206,14 +261,18 @@ pub(super) fn change(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
 
 fn fixed_parts(pod: &Value, old: &Value) -> Value {
     let mut spec = pod.get("spec").cloned().unwrap_or(Value::Null);
-    let Some(fields) = spec.as_object_mut() else { return spec };
+    let Some(fields) = spec.as_object_mut() else {
+        return spec;
+    };
     fields.remove("activeDeadlineSeconds");
     // A scheduler binds through this field when it writes pods directly.
     if text(old, "spec.nodeName").is_empty() {
         fields.remove("nodeName");
     }
     let before = list(old, "spec.tolerations");
-    let kept = before.iter().all(|toleration| list(pod, "spec.tolerations").contains(toleration));
+    let kept = before
+        .iter()
+        .all(|toleration| list(pod, "spec.tolerations").contains(toleration));
     fields.insert("tolerations".into(), kept.into());
     for name in ["initContainers", "containers"] {
         for container in each(fields, name) {

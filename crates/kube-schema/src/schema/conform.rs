@@ -28,7 +28,11 @@ impl TypeMismatch {
 
 /// Checks `object` against the table of its kind. Returns the paths of unknown fields, which are removed.
 /// A kind without a table passes as it is.
-pub fn conform(api_version: &str, kind: &str, object: &mut Value) -> Result<Vec<String>, TypeMismatch> {
+pub fn conform(
+    api_version: &str,
+    kind: &str,
+    object: &mut Value,
+) -> Result<Vec<String>, TypeMismatch> {
     match super::find_kind(api_version, kind) {
         Some(ty) => conform_as(ty, object),
         None => Ok(Vec::new()),
@@ -37,7 +41,12 @@ pub fn conform(api_version: &str, kind: &str, object: &mut Value) -> Result<Vec<
 
 /// [`conform`] for a known type.
 pub fn conform_as(ty: &'static Type, object: &mut Value) -> Result<Vec<String>, TypeMismatch> {
-    let mut walk = Walk { root: ty.short_name(), path: String::new(), fields: Vec::new(), unknown: Vec::new() };
+    let mut walk = Walk {
+        root: ty.short_name(),
+        path: String::new(),
+        fields: Vec::new(),
+        unknown: Vec::new(),
+    };
     walk.object(ty, object)?;
     Ok(walk.unknown)
 }
@@ -57,14 +66,20 @@ impl Walk {
         let Value::Object(fields) = value else {
             return Err(self.mismatch(found, ty.short_name().to_owned()));
         };
-        let unknown: Vec<String> = fields.keys().filter(|name| ty.field(name).is_none()).cloned().collect();
+        let unknown: Vec<String> = fields
+            .keys()
+            .filter(|name| ty.field(name).is_none())
+            .cloned()
+            .collect();
         for name in unknown {
             fields.remove(&name);
             self.unknown.push(self.joined(&name));
         }
         fields.retain(|_, value| !value.is_null());
         for (name, value) in fields.iter_mut() {
-            let Some(field) = ty.field(name) else { continue };
+            let Some(field) = ty.field(name) else {
+                continue;
+            };
             let length = self.path.len();
             self.path = self.joined(name);
             self.fields.push(field.name);
@@ -86,10 +101,9 @@ impl Walk {
                 for (index, item) in list.iter_mut().enumerate() {
                     let length = self.path.len();
                     self.path.push_str(&format!("[{index}]"));
-                    if !(item.is_null() && !matches!(**inner, Shape::Object(_))) {
-                        self.shape(inner, item)?;
-                    } else {
-                        *item = zero(inner);
+                    match item {
+                        Value::Null => *item = zero(inner),
+                        _ => self.shape(inner, item)?,
                     }
                     self.path.truncate(length);
                 }
@@ -155,10 +169,8 @@ impl Walk {
                 }
                 .into();
             }
-            Shape::Bytes => {
-                if !value.as_str().is_some_and(crate::codec::is_base64) {
-                    return Err(self.mismatch("string", "[]uint8".into()));
-                }
+            Shape::Bytes if !value.as_str().is_some_and(crate::codec::is_base64) => {
+                return Err(self.mismatch("string", "[]uint8".into()));
             }
             _ => {}
         }
@@ -177,7 +189,11 @@ impl Walk {
             true => self.root.to_owned(),
             false => format!("{}.{}", self.root, self.fields.join(".")),
         };
-        TypeMismatch { field, found, expected }
+        TypeMismatch {
+            field,
+            found,
+            expected,
+        }
     }
 }
 
@@ -237,13 +253,20 @@ fn cannot_handle(api_version: &str, kind: &str, problem: &str) -> String {
 
 fn problems(unknown: &[String], duplicates: &[String]) -> Vec<String> {
     let unknown = unknown.iter().map(|path| format!("unknown field {path:?}"));
-    let duplicates = duplicates.iter().map(|path| format!("duplicate field {path:?}"));
+    let duplicates = duplicates
+        .iter()
+        .map(|path| format!("duplicate field {path:?}"));
     unknown.chain(duplicates).collect()
 }
 
 /// The answer under `fieldValidation=Strict`; `None` when there is nothing to complain about.
 /// `api_version` is what the body said (`v1`, `apps/v1`).
-pub fn strict_status(api_version: &str, kind: &str, unknown: &[String], duplicates: &[String]) -> Option<Status> {
+pub fn strict_status(
+    api_version: &str,
+    kind: &str,
+    unknown: &[String],
+    duplicates: &[String],
+) -> Option<Status> {
     let problems = problems(unknown, duplicates);
     if problems.is_empty() {
         return None;

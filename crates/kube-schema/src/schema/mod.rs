@@ -108,7 +108,10 @@ pub struct Type {
 impl Type {
     /// The field of that JSON name.
     pub fn field(&self, name: &str) -> Option<&Field> {
-        let index = self.fields.binary_search_by(|field| field.name.cmp(name)).ok()?;
+        let index = self
+            .fields
+            .binary_search_by(|field| field.name.cmp(name))
+            .ok()?;
         self.fields.get(index)
     }
 
@@ -123,7 +126,8 @@ struct Tables {
     by_name: HashMap<&'static str, TypeRef>,
 }
 
-static TABLES: LazyLock<Tables> = LazyLock::new(|| parse::parse(include_str!("../../data/types.txt")));
+static TABLES: LazyLock<Tables> =
+    LazyLock::new(|| parse::parse(include_str!("../../data/types.txt")));
 
 /// All types in name order.
 pub fn types() -> &'static [Type] {
@@ -148,7 +152,11 @@ pub fn find_kind(api_version: &str, kind: &str) -> Option<&'static Type> {
         return find(info.schema);
     }
     // policy/v1beta1 is what kubectl 1.20 posts to pods/eviction; the shape is the same.
-    let version = if (group, version) == ("policy", "v1beta1") { "v1" } else { version };
+    let version = if (group, version) == ("policy", "v1beta1") {
+        "v1"
+    } else {
+        version
+    };
     crate::RESOURCES
         .iter()
         .flat_map(|r| r.subresources)
@@ -162,17 +170,25 @@ mod tests {
 
     #[test]
     fn tables_hold_what_the_rest_relies_on() {
-        let container = find("io.k8s.api.core.v1.PodSpec").and_then(|t| t.field("containers")).expect("containers");
+        let container = find("io.k8s.api.core.v1.PodSpec")
+            .and_then(|t| t.field("containers"))
+            .expect("containers");
         assert!(container.required && container.patch_merge);
         assert_eq!(container.patch_merge_key, Some("name"));
         assert_eq!(container.list_type, Some(ListType::Map));
         let volumes = find("io.k8s.api.core.v1.Volume").expect("volume");
         assert_eq!(volumes.field("secret").expect("inlined").proto_path, [2, 6]);
-        let data = find("io.k8s.api.core.v1.Secret").and_then(|t| t.field("data")).expect("data");
+        let data = find("io.k8s.api.core.v1.Secret")
+            .and_then(|t| t.field("data"))
+            .expect("data");
         assert_eq!(data.shape, Shape::Map(Box::new(Shape::Bytes)));
         assert!(find_kind("policy/v1beta1", "Eviction").is_some());
         for ty in types() {
-            assert!(ty.fields.is_sorted_by(|a, b| a.name < b.name), "{}", ty.name);
+            assert!(
+                ty.fields.is_sorted_by(|a, b| a.name < b.name),
+                "{}",
+                ty.name
+            );
         }
     }
 }

@@ -6,7 +6,10 @@ use std::collections::HashMap;
 use super::{Field, ListType, Shape, Tables, Type, TypeRef};
 
 pub(super) fn parse(text: &'static str) -> Tables {
-    let lines = || text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let lines = || {
+        text.lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+    };
     let by_name: HashMap<&'static str, TypeRef> = lines()
         .filter_map(|line| line.strip_prefix("T "))
         .enumerate()
@@ -16,7 +19,11 @@ pub(super) fn parse(text: &'static str) -> Tables {
     for line in lines() {
         if let Some(rest) = line.strip_prefix("T ") {
             let (name, attributes) = rest.split_once(' ').unwrap_or((rest, ""));
-            types.push(Type { name, atomic: attributes == "atomic", fields: Vec::new() });
+            types.push(Type {
+                name,
+                atomic: attributes == "atomic",
+                fields: Vec::new(),
+            });
         } else if let Some(owner) = types.last_mut() {
             owner.fields.push(field(line, &by_name));
         }
@@ -92,7 +99,9 @@ fn shape(code: &'static str, by_name: &HashMap<&'static str, TypeRef>) -> Shape 
         return Shape::Map(Box::new(shape(inner, by_name)));
     }
     if let Some(name) = code.strip_prefix('@') {
-        return by_name.get(name).map_or(Shape::Raw, |reference| Shape::Object(*reference));
+        return by_name
+            .get(name)
+            .map_or(Shape::Raw, |reference| Shape::Object(*reference));
     }
     match code {
         "s" => Shape::String,

@@ -28,11 +28,19 @@ impl FieldSelector {
             if part.is_empty() {
                 continue;
             }
-            let (label, equal, value) = split_term(part)
-                .ok_or_else(|| SelectorError(format!("invalid selector: '{text}'; can't understand '{part}'")))?;
-            let value = unescape(value)
-                .map_err(|problem| SelectorError(format!("invalid selector: '{text}'; {problem}")))?;
-            terms.push(Term { path: stored_path(info, label)?, equal, value });
+            let (label, equal, value) = split_term(part).ok_or_else(|| {
+                SelectorError(format!(
+                    "invalid selector: '{text}'; can't understand '{part}'"
+                ))
+            })?;
+            let value = unescape(value).map_err(|problem| {
+                SelectorError(format!("invalid selector: '{text}'; {problem}"))
+            })?;
+            terms.push(Term {
+                path: stored_path(info, label)?,
+                equal,
+                value,
+            });
         }
         Ok(FieldSelector { terms })
     }
@@ -44,7 +52,9 @@ impl FieldSelector {
 
     /// Whether an object in stored form satisfies all conditions.
     pub fn matches(&self, object: &Value) -> bool {
-        self.terms.iter().all(|term| (field_text(object, &term.path) == term.value) == term.equal)
+        self.terms
+            .iter()
+            .all(|term| (field_text(object, &term.path) == term.value) == term.equal)
     }
 
     /// [`FieldSelector::matches`] when nothing but name and namespace is asked for, which needs no object;
@@ -62,7 +72,10 @@ impl FieldSelector {
 
     /// The value a path must equal, if the selector says so: `metadata.name` turns a list into a get.
     pub fn exact(&self, path: &str) -> Option<&str> {
-        self.terms.iter().find(|term| term.equal && term.path == path).map(|term| term.value.as_str())
+        self.terms
+            .iter()
+            .find(|term| term.equal && term.path == path)
+            .map(|term| term.value.as_str())
     }
 }
 
@@ -90,7 +103,10 @@ fn stored_path(info: &ResourceInfo, label: &str) -> Result<String, SelectorError
 
 /// The field as selectors see it: missing text is empty, a missing flag is `false`.
 fn field_text(object: &Value, path: &str) -> String {
-    let at = |path: &str| path.split('.').try_fold(object, |value, name| value.get(name));
+    let at = |path: &str| {
+        path.split('.')
+            .try_fold(object, |value, name| value.get(name))
+    };
     match at(path) {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Bool(flag)) => flag.to_string(),
@@ -146,10 +162,16 @@ fn unescape(value: &str) -> Result<String, String> {
                 Some(escaped @ ('\\' | ',' | '=')) => out.push(escaped),
                 other => {
                     let sequence: String = ['\\'].into_iter().chain(other).collect();
-                    return Err(format!("invalid field selector: invalid escape sequence: {sequence}"));
+                    return Err(format!(
+                        "invalid field selector: invalid escape sequence: {sequence}"
+                    ));
                 }
             },
-            '=' | ',' => return Err(format!("invalid field selector: unescaped character in value: {c}")),
+            '=' | ',' => {
+                return Err(format!(
+                    "invalid field selector: unescaped character in value: {c}"
+                ));
+            }
             other => out.push(other),
         }
     }
@@ -174,7 +196,10 @@ mod tests {
             ("", true),
             ("metadata.name=a", true),
             ("metadata.name==a,metadata.namespace=n", true),
-            ("spec.nodeName=x,status.phase!=Failed,status.phase!=Succeeded", true),
+            (
+                "spec.nodeName=x,status.phase!=Failed,status.phase!=Succeeded",
+                true,
+            ),
             ("spec.nodeName!=x", false),
             ("spec.hostNetwork=false", true),
         ] {
@@ -185,7 +210,11 @@ mod tests {
         assert_eq!(by_name.exact("metadata.name"), Some("a"));
         assert_eq!(by_name.matches_key(None, "b"), Some(false));
         let event = json!({"involvedObject": {"uid": "u"}, "reportingComponent": "c"});
-        let view = FieldSelector::parse(row("events.k8s.io", "events"), "regarding.uid=u,reportingController=c").expect("view");
+        let view = FieldSelector::parse(
+            row("events.k8s.io", "events"),
+            "regarding.uid=u,reportingController=c",
+        )
+        .expect("view");
         assert!(view.matches(&event));
         let source = FieldSelector::parse(row("", "events"), "source=c").expect("source");
         assert!(source.matches(&event));
@@ -194,12 +223,18 @@ mod tests {
     #[test]
     fn wording() {
         let error = |row, text| FieldSelector::parse(row, text).expect_err(text).0;
-        assert_eq!(error(row("", "pods"), "foo=bar"), "field label not supported: foo");
+        assert_eq!(
+            error(row("", "pods"), "foo=bar"),
+            "field label not supported: foo"
+        );
         assert_eq!(
             error(row("", "configmaps"), "foo=bar"),
             "\"foo\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
         );
-        assert_eq!(error(row("", "pods"), "foo"), "invalid selector: 'foo'; can't understand 'foo'");
+        assert_eq!(
+            error(row("", "pods"), "foo"),
+            "invalid selector: 'foo'; can't understand 'foo'"
+        );
     }
 
     proptest! {

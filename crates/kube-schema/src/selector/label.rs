@@ -45,7 +45,10 @@ impl LabelSelector {
         check_length(text)?;
         let tokens = lex(text);
         let mut parser = Parser { tokens: &tokens };
-        parser.selector().map(|requirements| LabelSelector { requirements }).map_err(SelectorError)
+        parser
+            .selector()
+            .map(|requirements| LabelSelector { requirements })
+            .map_err(SelectorError)
     }
 
     /// Whether everything is selected.
@@ -70,7 +73,9 @@ impl LabelSelector {
 
     /// Whether labels found by `get` satisfy all conditions.
     pub fn matches_with<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
-        self.requirements.iter().all(|requirement| requirement.matches(get(&requirement.key)))
+        self.requirements
+            .iter()
+            .all(|requirement| requirement.matches(get(&requirement.key)))
     }
 }
 
@@ -90,7 +95,8 @@ impl Requirement {
     fn compare(&self, value: Option<&str>, test: impl Fn(i64, i64) -> bool) -> bool {
         let left = value.and_then(|v| v.parse().ok());
         let right = self.values.first().and_then(|v| v.parse().ok());
-        left.zip(right).is_some_and(|(left, right)| test(left, right))
+        left.zip(right)
+            .is_some_and(|(left, right)| test(left, right))
     }
 }
 
@@ -119,16 +125,23 @@ fn lex(mut text: &str) -> Vec<Token<'_>> {
         if text.is_empty() {
             return tokens;
         }
-        let symbol = ["==", "!=", "=", "!", "(", ")", ",", ">", "<"].into_iter().find(|s| text.starts_with(s));
+        let symbol = ["==", "!=", "=", "!", "(", ")", ",", ">", "<"]
+            .into_iter()
+            .find(|s| text.starts_with(s));
         let (length, word) = match symbol {
             Some(symbol) => (symbol.len(), false),
             None => {
-                let end = text.find(|c: char| is_symbol(c) || matches!(c, ' ' | '\t' | '\r' | '\n'));
+                let end =
+                    text.find(|c: char| is_symbol(c) || matches!(c, ' ' | '\t' | '\r' | '\n'));
                 (end.unwrap_or(text.len()), true)
             }
         };
         let (head, tail) = text.split_at(length);
-        tokens.push(if word { Token::Word(head) } else { Token::Symbol(head) });
+        tokens.push(if word {
+            Token::Word(head)
+        } else {
+            Token::Symbol(head)
+        });
         text = tail;
     }
 }
@@ -155,20 +168,31 @@ impl<'a> Parser<'_, 'a> {
                 None => return Ok(requirements),
                 Some(Token::Word(_) | Token::Symbol("!")) => {}
                 Some(other) => {
-                    return Err(format!("found '{}', expected: !, identifier, or 'end of string'", other.text()));
+                    return Err(format!(
+                        "found '{}', expected: !, identifier, or 'end of string'",
+                        other.text()
+                    ));
                 }
             }
-            let requirement = self.requirement().map_err(|e| format!("unable to parse requirement: {e}"))?;
+            let requirement = self
+                .requirement()
+                .map_err(|e| format!("unable to parse requirement: {e}"))?;
             requirements.push(requirement);
             match self.next() {
                 None => return Ok(requirements),
                 Some(Token::Symbol(",")) => {
                     if !matches!(self.peek(), Some(Token::Word(_) | Token::Symbol("!"))) {
-                        return Err(format!("found '{}', expected: identifier after ','", shown(self.peek())));
+                        return Err(format!(
+                            "found '{}', expected: identifier after ','",
+                            shown(self.peek())
+                        ));
                     }
                 }
                 Some(other) => {
-                    return Err(format!("found '{}', expected: ',' or 'end of string'", other.text()));
+                    return Err(format!(
+                        "found '{}', expected: ',' or 'end of string'",
+                        other.text()
+                    ));
                 }
             }
         }
@@ -186,7 +210,11 @@ impl<'a> Parser<'_, 'a> {
         if let Some(problem) = names::qualified_name_problems(key).into_iter().next() {
             return Err(format!("<nil>: Invalid value: {key:?}: {problem}"));
         }
-        let requirement = |operator, values| Requirement { key: key.to_owned(), operator, values };
+        let requirement = |operator, values| Requirement {
+            key: key.to_owned(),
+            operator,
+            values,
+        };
         if negated {
             return Ok(requirement(Operator::DoesNotExist, Vec::new()));
         }
@@ -201,7 +229,12 @@ impl<'a> Parser<'_, 'a> {
             Some("<") => (Operator::LessThan, vec![self.exact_value()]),
             Some("in") => (Operator::In, self.values()?),
             Some("notin") => (Operator::NotIn, self.values()?),
-            _ => return Err(format!("found '{}', expected: in, notin, =, ==, !=, gt, lt", shown(token))),
+            _ => {
+                return Err(format!(
+                    "found '{}', expected: in, notin, =, ==, !=, gt, lt",
+                    shown(token)
+                ));
+            }
         };
         check_values(key, operator, &values)?;
         Ok(requirement(operator, values))
@@ -253,7 +286,9 @@ fn check_values(key: &str, operator: Operator, values: &[String]) -> Result<(), 
     }
     for (index, value) in values.iter().enumerate() {
         if let Some(problem) = names::label_value_problems(value).into_iter().next() {
-            return Err(format!("values[{index}][{key}]: Invalid value: {value:?}: {problem}"));
+            return Err(format!(
+                "values[{index}][{key}]: Invalid value: {value:?}: {problem}"
+            ));
         }
     }
     Ok(())
@@ -268,7 +303,9 @@ mod tests {
 
     fn selects(selector: &str) -> bool {
         let labels = json!({"app": "web", "tier": "", "n": "7", "example.com/x": "y"});
-        LabelSelector::parse(selector).expect(selector).matches(labels.as_object())
+        LabelSelector::parse(selector)
+            .expect(selector)
+            .matches(labels.as_object())
     }
 
     #[test]
@@ -300,17 +337,34 @@ mod tests {
     #[test]
     fn wording() {
         for (selector, text) in [
-            ("=a", "found '=', expected: !, identifier, or 'end of string'"),
+            (
+                "=a",
+                "found '=', expected: !, identifier, or 'end of string'",
+            ),
             ("a=b,", "found '', expected: identifier after ','"),
-            ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+            (
+                "a b",
+                "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt",
+            ),
             ("a=b c", "found 'c', expected: ',' or 'end of string'"),
-            ("a in b", "unable to parse requirement: found 'b' expected: '('"),
-            ("a in (b", "unable to parse requirement: found '', expected: ',' or ')'"),
+            (
+                "a in b",
+                "unable to parse requirement: found 'b' expected: '('",
+            ),
+            (
+                "a in (b",
+                "unable to parse requirement: found '', expected: ',' or ')'",
+            ),
         ] {
             assert_eq!(LabelSelector::parse(selector).expect_err(selector).0, text);
         }
         let error = LabelSelector::parse("-a=b").expect_err("bad key").0;
-        assert!(error.starts_with("unable to parse requirement: <nil>: Invalid value: \"-a\": name part must"), "{error}");
+        assert!(
+            error.starts_with(
+                "unable to parse requirement: <nil>: Invalid value: \"-a\": name part must"
+            ),
+            "{error}"
+        );
     }
 
     proptest! {

@@ -17,6 +17,8 @@ pub const MAX_SELECTOR_BYTES: usize = 256 * 1024;
 fn check_length(text: &str) -> Result<(), SelectorError> {
     match text.len() <= MAX_SELECTOR_BYTES {
         true => Ok(()),
-        false => Err(SelectorError(format!("selector is longer than {MAX_SELECTOR_BYTES} bytes"))),
+        false => Err(SelectorError(format!(
+            "selector is longer than {MAX_SELECTOR_BYTES} bytes"
+        ))),
     }
 }

@@ -66,7 +66,12 @@ pub struct FieldError {
 
 impl FieldError {
     fn new(kind: FieldErrorKind, path: &str, value: Value, detail: &str) -> Self {
-        FieldError { kind, path: path.to_owned(), value, detail: detail.to_owned() }
+        FieldError {
+            kind,
+            path: path.to_owned(),
+            value,
+            detail: detail.to_owned(),
+        }
     }
 
     /// A missing field.
@@ -114,7 +119,9 @@ impl FieldError {
     pub fn body(&self) -> String {
         let kind = self.kind.text();
         let mut text = match self.kind {
-            FieldErrorKind::Required | FieldErrorKind::Forbidden | FieldErrorKind::TooLong => kind.to_owned(),
+            FieldErrorKind::Required | FieldErrorKind::Forbidden | FieldErrorKind::TooLong => {
+                kind.to_owned()
+            }
             _ => format!("{kind}: {}", self.value),
         };
         if !self.detail.is_empty() {
@@ -126,7 +133,11 @@ impl FieldError {
 
     /// The same as a cause of a Status.
     pub fn cause(&self) -> Cause {
-        Cause { reason: self.kind.reason().to_owned(), message: self.body(), field: self.path.clone() }
+        Cause {
+            reason: self.kind.reason().to_owned(),
+            message: self.body(),
+            field: self.path.clone(),
+        }
     }
 }
 
@@ -145,10 +156,19 @@ mod tests {
         for (error, text) in [
             (FieldError::required("a.b", ""), "a.b: Required value"),
             (FieldError::required("a", "why"), "a: Required value: why"),
-            (FieldError::invalid("a", "x\"y", "no"), "a: Invalid value: \"x\\\"y\": no"),
+            (
+                FieldError::invalid("a", "x\"y", "no"),
+                "a: Invalid value: \"x\\\"y\": no",
+            ),
             (FieldError::invalid("a", 7, ""), "a: Invalid value: 7"),
-            (FieldError::not_supported("a", "x", &["y", "z"]), "a: Unsupported value: \"x\": supported values: \"y\", \"z\""),
-            (FieldError::too_long("a", 63), "a: Too long: may not be more than 63 bytes"),
+            (
+                FieldError::not_supported("a", "x", &["y", "z"]),
+                "a: Unsupported value: \"x\": supported values: \"y\", \"z\"",
+            ),
+            (
+                FieldError::too_long("a", 63),
+                "a: Too long: may not be more than 63 bytes",
+            ),
             (FieldError::forbidden("a", "set"), "a: Forbidden: set"),
             (FieldError::duplicate("a", "x"), "a: Duplicate value: \"x\""),
         ] {

@@ -9,7 +9,8 @@ const UNKNOWN: &str = "<unknown>";
 
 /// The value at a dotted path.
 pub(super) fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(object, |value, name| value.get(name))
+    path.split('.')
+        .try_fold(object, |value, name| value.get(name))
 }
 
 /// Text at a dotted path, empty when missing.
@@ -19,7 +20,9 @@ pub(super) fn text<'a>(object: &'a Value, path: &str) -> &'a str {
 
 /// A list at a dotted path, empty when missing.
 pub(super) fn list<'a>(object: &'a Value, path: &str) -> &'a [Value] {
-    at(object, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    at(object, path)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 /// `text`, or `other` when it is empty.
@@ -52,7 +55,12 @@ pub(super) fn label_text(labels: Option<&Map<String, Value>>) -> String {
 }
 
 fn count(object: &Value, fields: &[&str]) -> Value {
-    fields.iter().filter_map(|field| object.get(field)?.as_object()).map(Map::len).sum::<usize>().into()
+    fields
+        .iter()
+        .filter_map(|field| object.get(field)?.as_object())
+        .map(Map::len)
+        .sum::<usize>()
+        .into()
 }
 
 pub(super) fn name_and_age(object: &Value, now: i64) -> Vec<Value> {
@@ -60,23 +68,43 @@ pub(super) fn name_and_age(object: &Value, now: i64) -> Vec<Value> {
 }
 
 pub(super) fn name_and_creation(object: &Value, _now: i64) -> Vec<Value> {
-    vec![name(object), text(object, "metadata.creationTimestamp").into()]
+    vec![
+        name(object),
+        text(object, "metadata.creationTimestamp").into(),
+    ]
 }
 
 pub(super) fn namespace(object: &Value, now: i64) -> Vec<Value> {
-    vec![name(object), text(object, "status.phase").into(), age(object, now)]
+    vec![
+        name(object),
+        text(object, "status.phase").into(),
+        age(object, now),
+    ]
 }
 
 pub(super) fn config_map(object: &Value, now: i64) -> Vec<Value> {
-    vec![name(object), count(object, &["data", "binaryData"]), age(object, now)]
+    vec![
+        name(object),
+        count(object, &["data", "binaryData"]),
+        age(object, now),
+    ]
 }
 
 pub(super) fn secret(object: &Value, now: i64) -> Vec<Value> {
-    vec![name(object), text(object, "type").into(), count(object, &["data"]), age(object, now)]
+    vec![
+        name(object),
+        text(object, "type").into(),
+        count(object, &["data"]),
+        age(object, now),
+    ]
 }
 
 pub(super) fn lease(object: &Value, now: i64) -> Vec<Value> {
-    vec![name(object), text(object, "spec.holderIdentity").into(), age(object, now)]
+    vec![
+        name(object),
+        text(object, "spec.holderIdentity").into(),
+        age(object, now),
+    ]
 }
 
 pub(super) fn node(object: &Value, now: i64) -> Vec<Value> {
@@ -96,7 +124,9 @@ pub(super) fn node(object: &Value, now: i64) -> Vec<Value> {
 }
 
 fn node_status(object: &Value) -> String {
-    let ready = list(object, "status.conditions").iter().find(|condition| text(condition, "type") == "Ready");
+    let ready = list(object, "status.conditions")
+        .iter()
+        .find(|condition| text(condition, "type") == "Ready");
     let mut status = match ready.map(|condition| text(condition, "status")) {
         Some("True") => "Ready",
         Some(_) => "NotReady",
@@ -113,11 +143,13 @@ fn node_roles(object: &Value) -> String {
     let mut roles: Vec<&str> = meta::labels(object)
         .into_iter()
         .flatten()
-        .filter_map(|(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
-            Some(role) => Some(role),
-            None if key == "kubernetes.io/role" => value.as_str(),
-            None => None,
-        })
+        .filter_map(
+            |(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
+                Some(role) => Some(role),
+                None if key == "kubernetes.io/role" => value.as_str(),
+                None => None,
+            },
+        )
         .filter(|role| !role.is_empty())
         .collect();
     roles.sort_unstable();
@@ -126,23 +158,35 @@ fn node_roles(object: &Value) -> String {
 }
 
 fn node_address<'a>(object: &'a Value, kind: &str) -> &'a str {
-    let found = list(object, "status.addresses").iter().find(|address| text(address, "type") == kind);
+    let found = list(object, "status.addresses")
+        .iter()
+        .find(|address| text(address, "type") == kind);
     found.map_or(NONE, |address| text(address, "address"))
 }
 
 /// Both views of an event print the same.
 pub(super) fn event(object: &Value, now: i64) -> Vec<Value> {
-    let either = |core: &'static str, view: &'static str| or(text(object, core), text(object, view));
-    let involved = if object.get("regarding").is_some() { "regarding" } else { "involvedObject" };
+    let either =
+        |core: &'static str, view: &'static str| or(text(object, core), text(object, view));
+    let involved = if object.get("regarding").is_some() {
+        "regarding"
+    } else {
+        "involvedObject"
+    };
     let kind = text(object, &format!("{involved}.kind")).to_lowercase();
     let target = match text(object, &format!("{involved}.name")) {
         "" => kind,
         name => format!("{kind}/{name}"),
     };
-    let first = or(either("firstTimestamp", "deprecatedFirstTimestamp"), text(object, "eventTime"));
+    let first = or(
+        either("firstTimestamp", "deprecatedFirstTimestamp"),
+        text(object, "eventTime"),
+    );
     let mut last = or(either("lastTimestamp", "deprecatedLastTimestamp"), first);
     let number = |path: &str| at(object, path).and_then(Value::as_i64).filter(|n| *n > 0);
-    let mut count = number("count").or_else(|| number("deprecatedCount")).unwrap_or(1);
+    let mut count = number("count")
+        .or_else(|| number("deprecatedCount"))
+        .unwrap_or(1);
     if object.get("series").is_some_and(Value::is_object) {
         last = text(object, "series.lastObservedTime");
         count = number("series.count").unwrap_or(0);
@@ -162,11 +206,18 @@ pub(super) fn event(object: &Value, now: i64) -> Vec<Value> {
 }
 
 fn event_source(object: &Value) -> String {
-    let source = if object.get("deprecatedSource").is_some() { "deprecatedSource" } else { "source" };
+    let source = if object.get("deprecatedSource").is_some() {
+        "deprecatedSource"
+    } else {
+        "source"
+    };
     let part = |field: &str| text(object, &format!("{source}.{field}"));
     let (component, host) = match part("component") {
         "" => {
-            let controller = or(text(object, "reportingComponent"), text(object, "reportingController"));
+            let controller = or(
+                text(object, "reportingComponent"),
+                text(object, "reportingController"),
+            );
             (controller, text(object, "reportingInstance"))
         }
         component => (component, part("host")),
@@ -195,8 +246,18 @@ mod tests {
                 "nodeInfo": {"kubeletVersion": "v1.35.0", "osImage": "Linux"}}});
         assert_eq!(
             Value::from(super::node(&node, 61)),
-            json!(["a", "Ready,SchedulingDisabled", "control-plane,etcd", "61s", "v1.35.0", "127.0.0.1", "<none>",
-                "Linux", "<unknown>", "<unknown>"])
+            json!([
+                "a",
+                "Ready,SchedulingDisabled",
+                "control-plane,etcd",
+                "61s",
+                "v1.35.0",
+                "127.0.0.1",
+                "<none>",
+                "Linux",
+                "<unknown>",
+                "<unknown>"
+            ])
         );
         let bare = json!({"metadata": {"name": "b"}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
         assert_eq!(Value::from(super::node(&bare, 0))[1], "NotReady");
@@ -213,7 +274,9 @@ mod tests {
         let view = crate::from_storage(info, core.clone());
         assert_eq!(
             Value::from(event(&core, 70)),
-            json!(["10s", "Normal", "R", "node/a", "", "c, h", "m", "70s", 3, "e"])
+            json!([
+                "10s", "Normal", "R", "node/a", "", "c, h", "m", "70s", 3, "e"
+            ])
         );
         assert_eq!(event(&view, 70), event(&core, 70));
     }

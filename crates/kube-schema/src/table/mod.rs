@@ -55,15 +55,27 @@ struct Column {
 }
 
 const fn text(name: &'static str) -> Column {
-    Column { name, kind: "string", wide: false }
+    Column {
+        name,
+        kind: "string",
+        wide: false,
+    }
 }
 
 const fn number(name: &'static str) -> Column {
-    Column { name, kind: "integer", wide: false }
+    Column {
+        name,
+        kind: "integer",
+        wide: false,
+    }
 }
 
 const fn wide(name: &'static str) -> Column {
-    Column { name, kind: "string", wide: true }
+    Column {
+        name,
+        kind: "string",
+        wide: true,
+    }
 }
 
 const NAME: Column = text("Name");
@@ -126,8 +138,16 @@ static PRINTERS: &[Printer] = &[
         columns: &[NAME, AGE],
         cells: cells::name_and_age,
     },
-    Printer { schema: "io.k8s.api.core.v1.Event", columns: EVENT_COLUMNS, cells: cells::event },
-    Printer { schema: "io.k8s.api.events.v1.Event", columns: EVENT_COLUMNS, cells: cells::event },
+    Printer {
+        schema: "io.k8s.api.core.v1.Event",
+        columns: EVENT_COLUMNS,
+        cells: cells::event,
+    },
+    Printer {
+        schema: "io.k8s.api.events.v1.Event",
+        columns: EVENT_COLUMNS,
+        cells: cells::event,
+    },
     Printer {
         schema: "io.k8s.api.coordination.v1.Lease",
         columns: &[NAME, text("Holder"), AGE],
@@ -153,7 +173,13 @@ static PRINTERS: &[Printer] = &[
     },
     Printer {
         schema: "io.k8s.api.discovery.v1.EndpointSlice",
-        columns: &[NAME, text("AddressType"), text("Ports"), text("Endpoints"), AGE],
+        columns: &[
+            NAME,
+            text("AddressType"),
+            text("Ports"),
+            text("Endpoints"),
+            AGE,
+        ],
         cells: network::endpoint_slice,
     },
     Printer {
@@ -181,9 +207,19 @@ static FALLBACK: Printer = Printer {
 };
 
 /// A `meta.k8s.io` Table of `items`, which are in `info`'s version.
-pub fn table<'a>(info: &ResourceInfo, items: impl IntoIterator<Item = &'a Value>, options: &TableOptions<'_>) -> Value {
-    let printer = PRINTERS.iter().find(|p| p.schema == info.schema).unwrap_or(&FALLBACK);
-    let rows: Vec<Value> = items.into_iter().map(|item| row(info, printer, item, options)).collect();
+pub fn table<'a>(
+    info: &ResourceInfo,
+    items: impl IntoIterator<Item = &'a Value>,
+    options: &TableOptions<'_>,
+) -> Value {
+    let printer = PRINTERS
+        .iter()
+        .find(|p| p.schema == info.schema)
+        .unwrap_or(&FALLBACK);
+    let rows: Vec<Value> = items
+        .into_iter()
+        .map(|item| row(info, printer, item, options))
+        .collect();
     let columns: Vec<Value> = match options.columns {
         true => printer.columns.iter().map(definition).collect(),
         false => Vec::new(),
@@ -211,7 +247,11 @@ fn row(info: &ResourceInfo, printer: &Printer, item: &Value, options: &TableOpti
 }
 
 fn definition(column: &Column) -> Value {
-    let format = if column.name == "Name" && !column.wide { "name" } else { "" };
+    let format = if column.name == "Name" && !column.wide {
+        "name"
+    } else {
+        ""
+    };
     json!({
         "name": column.name,
         "type": column.kind,
@@ -228,11 +268,27 @@ mod tests {
     #[test]
     fn every_printer_fills_its_columns() {
         for info in crate::RESOURCES {
-            let printer = PRINTERS.iter().find(|p| p.schema == info.schema).unwrap_or(&FALLBACK);
-            for odd in [json!({}), json!(null), json!({"metadata": 1, "spec": [], "status": "x"})] {
-                assert_eq!((printer.cells)(&odd, 0).len(), printer.columns.len(), "{}", info.kind);
+            let printer = PRINTERS
+                .iter()
+                .find(|p| p.schema == info.schema)
+                .unwrap_or(&FALLBACK);
+            for odd in [
+                json!({}),
+                json!(null),
+                json!({"metadata": 1, "spec": [], "status": "x"}),
+            ] {
+                assert_eq!(
+                    (printer.cells)(&odd, 0).len(),
+                    printer.columns.len(),
+                    "{}",
+                    info.kind
+                );
             }
-            assert!(info.storage_prefix.is_none() || printer.schema == info.schema, "no columns for {}", info.kind);
+            assert!(
+                info.storage_prefix.is_none() || printer.schema == info.schema,
+                "no columns for {}",
+                info.kind
+            );
         }
     }
 
@@ -247,14 +303,20 @@ mod tests {
             columns: true,
             version: "v1",
         };
-        let table = super::table(info, [&item], &options);
-        assert_eq!(table["rows"][0]["cells"], json!(["n", "Active", "5m18s"]));
-        assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
-        assert_eq!(table["columnDefinitions"][0]["format"], "name");
+        let rendered = table(info, [&item], &options);
+        assert_eq!(
+            rendered["rows"][0]["cells"],
+            json!(["n", "Active", "5m18s"])
+        );
+        assert_eq!(
+            rendered["rows"][0]["object"]["kind"],
+            "PartialObjectMetadata"
+        );
+        assert_eq!(rendered["columnDefinitions"][0]["format"], "name");
         options.include = IncludeObject::Object;
         options.columns = false;
-        let table = super::table(info, [&item], &options);
-        assert_eq!(table["rows"][0]["object"]["kind"], "Namespace");
-        assert_eq!(table["columnDefinitions"], json!([]));
+        let rendered = table(info, [&item], &options);
+        assert_eq!(rendered["rows"][0]["object"]["kind"], "Namespace");
+        assert_eq!(rendered["columnDefinitions"], json!([]));
     }
 }

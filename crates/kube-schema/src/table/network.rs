@@ -8,7 +8,10 @@ use super::cells::{NONE, age, at, label_text, list, name, or, text};
 const SHOWN: usize = 3;
 
 pub(super) fn service(object: &Value, now: i64) -> Vec<Value> {
-    let cluster_ip = match list(object, "spec.clusterIPs").first().and_then(Value::as_str) {
+    let cluster_ip = match list(object, "spec.clusterIPs")
+        .first()
+        .and_then(Value::as_str)
+    {
         Some(address) => address,
         None => text(object, "spec.clusterIP"),
     };
@@ -24,7 +27,12 @@ pub(super) fn service(object: &Value, now: i64) -> Vec<Value> {
 }
 
 fn external_address(object: &Value) -> String {
-    let texts = |path: &str| list(object, path).iter().filter_map(Value::as_str).map(str::to_owned);
+    let texts = |path: &str| {
+        list(object, path)
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+    };
     match text(object, "spec.type") {
         "ExternalName" => text(object, "spec.externalName").to_owned(),
         "LoadBalancer" => {
@@ -34,7 +42,11 @@ fn external_address(object: &Value) -> String {
             let all: Vec<String> = ingress.chain(texts("spec.externalIPs")).collect();
             or(&all.join(","), "<pending>").to_owned()
         }
-        _ => or(&texts("spec.externalIPs").collect::<Vec<_>>().join(","), NONE).to_owned(),
+        _ => or(
+            &texts("spec.externalIPs").collect::<Vec<_>>().join(","),
+            NONE,
+        )
+        .to_owned(),
     }
 }
 
@@ -56,7 +68,9 @@ fn ports(object: &Value) -> String {
 /// The first few of `all`, and how many more there are.
 fn first_few(all: &[String], empty: &str) -> String {
     match all.get(..SHOWN) {
-        Some(few) if all.len() > SHOWN => format!("{} + {} more...", few.join(","), all.len() - SHOWN),
+        Some(few) if all.len() > SHOWN => {
+            format!("{} + {} more...", few.join(","), all.len() - SHOWN)
+        }
         _ => or(&all.join(","), empty).to_owned(),
     }
 }
@@ -86,7 +100,11 @@ pub(super) fn endpoint_slice(object: &Value, now: i64) -> Vec<Value> {
     const UNSET: &str = "<unset>";
     let ports: Vec<String> = list(object, "ports")
         .iter()
-        .map(|port| port.get("port").and_then(Value::as_i64).map_or_else(|| "*".to_owned(), |n| n.to_string()))
+        .map(|port| {
+            port.get("port")
+                .and_then(Value::as_i64)
+                .map_or_else(|| "*".to_owned(), |n| n.to_string())
+        })
         .collect();
     let addresses: Vec<String> = list(object, "endpoints")
         .iter()
@@ -115,9 +133,19 @@ mod tests {
             "ports": [{"port": 443, "protocol": "TCP"}, {"port": 80, "nodePort": 30080, "protocol": "TCP"}]}});
         assert_eq!(
             Value::from(super::service(&service, 0)),
-            json!(["kubernetes", "ClusterIP", "10.43.0.1", "<none>", "443/TCP,80:30080/TCP", "<unknown>", "<none>"])
+            json!([
+                "kubernetes",
+                "ClusterIP",
+                "10.43.0.1",
+                "<none>",
+                "443/TCP,80:30080/TCP",
+                "<unknown>",
+                "<none>"
+            ])
         );
-        let addresses: Vec<Value> = (1..=5).map(|n| json!({"ip": format!("127.0.0.{n}")})).collect();
+        let addresses: Vec<Value> = (1..=5)
+            .map(|n| json!({"ip": format!("127.0.0.{n}")}))
+            .collect();
         let endpoints = json!({"subsets": [{"addresses": addresses, "ports": [{"port": 6443}]}]});
         assert_eq!(
             Value::from(super::endpoints(&endpoints, 0))[1],

@@ -15,7 +15,8 @@ pub(super) fn cells(object: &Value, now: i64) -> Vec<Value> {
         .iter()
         .filter(|gate| {
             list(object, "status.conditions").iter().any(|condition| {
-                text(condition, "type") == text(gate, "conditionType") && text(condition, "status") == "True"
+                text(condition, "type") == text(gate, "conditionType")
+                    && text(condition, "status") == "True"
             })
         })
         .count();
@@ -67,19 +68,27 @@ fn summarize(pod: &Value) -> Summary<'_> {
         None => running(pod, phase, &mut summary),
     }
     if crate::meta::deletion_timestamp(pod).is_some() {
-        summary.status = if text(pod, "status.reason") == "NodeLost" { "Unknown" } else { "Terminating" }.into();
+        summary.status = if text(pod, "status.reason") == "NodeLost" {
+            "Unknown"
+        } else {
+            "Terminating"
+        }
+        .into();
     }
     summary
 }
 
 fn is_sidecar(pod: &Value, name: &str) -> bool {
-    list(pod, "spec.initContainers")
-        .iter()
-        .any(|container| text(container, "name") == name && text(container, "restartPolicy") == "Always")
+    list(pod, "spec.initContainers").iter().any(|container| {
+        text(container, "name") == name && text(container, "restartPolicy") == "Always"
+    })
 }
 
 fn count_restarts<'a>(status: &'a Value, summary: &mut Summary<'a>) {
-    summary.restarts += status.get("restartCount").and_then(Value::as_i64).unwrap_or(0);
+    summary.restarts += status
+        .get("restartCount")
+        .and_then(Value::as_i64)
+        .unwrap_or(0);
     let finished = text(status, "lastState.terminated.finishedAt");
     // RFC 3339 in UTC orders as text.
     if finished > summary.last_restart {
@@ -139,9 +148,9 @@ fn running<'a>(pod: &'a Value, phase: &str, summary: &mut Summary<'a>) {
     }
     // One container finished, others run: the pod as a whole runs.
     if summary.status == "Completed" && has_running {
-        let ready = list(pod, "status.conditions")
-            .iter()
-            .any(|condition| text(condition, "type") == "Ready" && text(condition, "status") == "True");
+        let ready = list(pod, "status.conditions").iter().any(|condition| {
+            text(condition, "type") == "Ready" && text(condition, "status") == "True"
+        });
         summary.status = if ready { "Running" } else { "NotReady" }.into();
     } else if summary.status.is_empty() {
         summary.status = phase.to_owned();
@@ -197,7 +206,11 @@ mod tests {
         ] {
             let pod = json!({"spec": spec, "status": status});
             let (ready, text, restarts) = row(&pod);
-            assert_eq!((ready.as_str(), text.as_str(), restarts.as_str()), expected, "{pod}");
+            assert_eq!(
+                (ready.as_str(), text.as_str(), restarts.as_str()),
+                expected,
+                "{pod}"
+            );
         }
         let deleted = json!({"metadata": {"deletionTimestamp": "1970-01-01T00:00:00Z"}, "status": {"phase": "Running"}});
         assert_eq!(row(&deleted).1, "Terminating");

@@ -120,7 +120,14 @@ impl LogStore {
         if start >= end {
             return Ok(Vec::new());
         }
-        let entries = match self.checked(self.wal.read_cached(start..end, max_bytes))? {
+        let cached = match self.wal.read_cached(start..end, max_bytes) {
+            // A log that was never purged may all the same begin later than asked for.
+            Err(trivet_wal::Error::OutOfRange { first, .. }) if self.wal.state().purged.is_none() && first > start => {
+                return Box::pin(self.read(first, end, max_bytes)).await;
+            }
+            cached => self.checked(cached)?,
+        };
+        let entries = match cached {
             Some(entries) => entries,
             None => {
                 let this = self.clone();

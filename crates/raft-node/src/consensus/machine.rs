@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::{AppliedBatch, LogPosition, StateMachine};
 use crate::consensus::log::LogStore;
-use crate::consensus::snapshot::{SnapshotData, Spool};
+use crate::consensus::snapshot::SnapshotData;
 use crate::consensus::{
     LogId, Responses, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, from_position, to_position,
 };
@@ -32,7 +32,7 @@ enum Job {
     /// Everything before it is applied when this is answered.
     Barrier(oneshot::Sender<io::Result<()>>),
     Snapshot(oneshot::Sender<io::Result<Snapshot>>),
-    Install(SnapshotMeta, Spool, oneshot::Sender<io::Result<()>>),
+    Install(SnapshotMeta, SnapshotData, oneshot::Sender<io::Result<()>>),
     Checkpoint { force: bool, done: oneshot::Sender<io::Result<()>> },
     Stop,
 }
@@ -176,24 +176,26 @@ impl RaftStateMachine<TypeConfig> for MachineAdapter {
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<DurableMark> {
         match self.durable_meta() {
             Some(meta) => Some(DurableMark { meta }),
-            None if force => Some(DurableMark { meta: SnapshotMeta::default() }),
+            // Nothing but the founding membership, which is kept beside the log.
+            None if force => {
+                let last_log_id = self.progress.borrow().applied.filter(|id| id.index == 0);
+                Some(DurableMark { meta: SnapshotMeta { last_log_id, last_membership: self.membership() } })
+            }
             None => None,
         }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
-        let SnapshotData::Received(spool) = snapshot else {
-            return Err(io::Error::other("only a received snapshot can be installed"));
-        };
         let meta = meta.clone();
-        self.ask(|done| Job::Install(meta, spool, done)).await
+        self.ask(|done| Job::Install(meta, snapshot, done)).await
     }
 
     /// Before the library runs: what is on disk, so that nothing is installed over it. Later: a
     /// fresh image of the present state, because it is about to be sent to a member.
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         if self.running.load(std::sync::atomic::Ordering::Acquire) {
-            return self.ask(Job::Snapshot).await.map(Some);
+            let snapshot = self.ask(Job::Snapshot).await?;
+            return Ok(Some(snapshot).filter(|snapshot| snapshot.meta.last_log_id.is_some()));
         }
         Ok(self.durable_meta().map(|meta| Snapshot { meta, snapshot: SnapshotData::OnDisk }))
     }
@@ -242,8 +244,8 @@ impl Thread {
                     let result = self.snapshot();
                     let _ = done.send(result);
                 }
-                Job::Install(meta, spool, done) => {
-                    let result = self.install(&meta, &spool);
+                Job::Install(meta, snapshot, done) => {
+                    let result = self.install(&meta, snapshot);
                     let _ = done.send(result);
                 }
                 Job::Stop => return Ok(()),
@@ -338,13 +340,20 @@ impl Thread {
         Ok(Snapshot { meta, snapshot: SnapshotData::Fresh(source) })
     }
 
-    fn install(&mut self, meta: &SnapshotMeta, spool: &Spool) -> io::Result<()> {
+    fn install(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         self.intact()?;
         let log_id = meta.last_log_id.ok_or_else(|| io::Error::other("the snapshot has no position"))?;
         // The membership first: one that is ahead of the state is harmless after a crash, one
         // that is behind it would make this member count wrong quorums.
         self.log.save_membership_now(&meta.last_membership)?;
-        self.machine.install(to_position(&log_id), &mut spool.chunks())?;
+        match snapshot {
+            SnapshotData::Received(spool) => self.machine.install(to_position(&log_id), &mut spool.chunks())?,
+            SnapshotData::Fresh(mut source) => {
+                let mut chunks = std::iter::from_fn(|| source.next_chunk().transpose());
+                self.machine.install(to_position(&log_id), &mut chunks)?;
+            }
+            SnapshotData::OnDisk => return Err(io::Error::other("this snapshot is nothing that can be read")),
+        }
         self.membership.send_replace(meta.last_membership.clone());
         let durable = self.machine.durable();
         self.progress.send_modify(|progress| {

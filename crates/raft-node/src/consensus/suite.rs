@@ -67,6 +67,7 @@ impl StoreBuilder<TypeConfig, LogStore, MachineAdapter, TempDir> for Builder {
         let (machine, _thread) =
             MachineAdapter::start(Box::<Nothing>::default(), StoredMembership::default(), log.clone(), failure)
                 .expect("a thread");
+        machine.set_running();
         Ok((dir, log, machine))
     }
 }

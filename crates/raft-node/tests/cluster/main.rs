@@ -1,4 +1,9 @@
 //! Members on a simulated network, and on a real one.
 
 mod basic;
+mod faults;
+mod fuzz;
+mod membership;
+mod power;
+mod tls;
 mod toy;

@@ -42,7 +42,6 @@ pub(crate) struct Toy {
     memory: Memory,
     /// A checkpoint after this many entries.
     every: u64,
-    slow: Duration,
 }
 
 impl Toy {
@@ -50,12 +49,7 @@ impl Toy {
     pub(crate) fn open(memory: &Memory, every: u64) -> Box<Self> {
         let saved = memory.saved.lock().expect("saved").clone();
         *memory.live.lock().expect("live") = saved;
-        Box::new(Self { memory: memory.clone(), every, slow: Duration::ZERO })
-    }
-
-    pub(crate) fn slow(mut self, slow: Duration) -> Box<Self> {
-        self.slow = slow;
-        Box::new(self)
+        Box::new(Self { memory: memory.clone(), every })
     }
 }
 
@@ -77,7 +71,6 @@ impl StateMachine for Toy {
     }
 
     fn apply(&mut self, batch: &AppliedBatch) -> io::Result<Vec<Bytes>> {
-        std::thread::sleep(self.slow);
         let mut state = self.memory.live.lock().expect("live");
         assert!(batch.position.index > state.applied.index, "an entry twice: {:?}", batch.position);
         assert!(batch.position.term >= state.applied.term);

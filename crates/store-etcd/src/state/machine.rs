@@ -48,21 +48,18 @@ impl Machine {
         Ok(Self { shared, worker })
     }
 
-    /// The state for readers.
-    #[must_use]
-    pub fn shared(&self) -> Arc<Shared> {
-        Arc::clone(&self.shared)
-    }
-
     /// Hands work to the thread; without one it happens here.
     fn ask(&self, job: Job) -> io::Result<()> {
-        match (&self.worker, job) {
-            // The thread ends early only when the state has failed, which the next call finds.
-            (Some(worker), job) => drop(worker.jobs.send(job)),
-            (None, Job::Checkpoint) => self.shared.write_checkpoint()?,
-            (None, Job::Maintain) => drop(self.shared.maintain()?),
-        }
-        Ok(())
+        let done = match (&self.worker, job) {
+            (Some(worker), job) => {
+                // The thread ends early only when the state has failed; the next call finds it.
+                drop(worker.jobs.send(job));
+                return Ok(());
+            }
+            (None, Job::Checkpoint) => self.shared.write_checkpoint(),
+            (None, Job::Maintain) => self.shared.maintain().map(drop),
+        };
+        done.inspect_err(|error| self.shared.fail(error))
     }
 }
 

@@ -98,13 +98,7 @@ fn open_dir(config: StateConfig) -> io::Result<(Machine, Arc<Shared>)> {
     let disk = config.env.disk;
     let values_dir = config.dir.join("values");
     let checkpoints_dir = config.dir.join("checkpoints");
-    for dir in [&values_dir, &checkpoints_dir] {
-        disk.create_dir_all(dir)?;
-    }
-    disk.sync_dir(&config.dir)?;
-    if let Some(parent) = config.dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        disk.sync_dir(parent)?;
-    }
+    create_dirs(&*disk, &config.dir, &[&values_dir, &checkpoints_dir])?;
     let found = find_checkpoint(&disk, &checkpoints_dir)?;
     let names = disk.read_dir(&values_dir)?;
     let newest = names.iter().filter_map(|name| segments::parse_name(name)).max();
@@ -137,6 +131,23 @@ fn open_dir(config: StateConfig) -> io::Result<(Machine, Arc<Shared>)> {
     let dirs = (values_dir, checkpoints_dir);
     let shared = Arc::new(Shared::new(disk, dirs, config.limits, inner, found.work));
     Ok((Machine::new(Arc::clone(&shared), config.background)?, shared))
+}
+
+/// Creates directories below `dir`, and `dir`, durably.
+fn create_dirs(disk: &dyn Disk, dir: &Path, below: &[&PathBuf]) -> io::Result<()> {
+    let mut unsynced = vec![dir];
+    // Always the parent: a process that died here may have created but not synced it.
+    let parents = dir.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty());
+    for parent in parents {
+        unsynced.push(parent);
+        if disk.exists(parent)? {
+            break;
+        }
+    }
+    for dir in below {
+        disk.create_dir_all(dir)?;
+    }
+    unsynced.into_iter().try_for_each(|dir| disk.sync_dir(dir))
 }
 
 struct Found {

@@ -15,8 +15,11 @@ use super::shared::{ReadError, Shared, blocking, read_or_gone};
 
 /// Revisions looked at in one step.
 const STEP_REVISIONS: usize = 1000;
-/// Changes read from history in one step, about.
-const STEP_CHANGES: usize = 1000;
+/// Changes found in history at once, about: finding them costs a walk over the index, and they
+/// stay in memory until they are delivered.
+const BACKLOG_CHANGES: usize = 8192;
+/// Changes in a batch from history, about.
+const BATCH_CHANGES: usize = 1000;
 /// Bytes of keys and values in a batch; one revision is delivered whatever its size.
 const BATCH_BYTES: usize = 4 << 20;
 /// A batch that may have to read more replaced values than this is put together on a thread of
@@ -79,13 +82,30 @@ pub struct Watcher {
     opened_at: Revision,
     /// The start was compacted when the watch was opened.
     compacted: Option<Revision>,
+    /// Changes found in history that are not delivered yet.
+    backlog: Option<Arc<Backlog>>,
     revisions: watch::Receiver<Revision>,
+}
+
+/// Changes found in history, in order.
+struct Backlog {
+    changes: Vec<Change>,
+    table: Arc<Table>,
+    /// The changes are complete up to here.
+    until: Revision,
+}
+
+impl std::fmt::Debug for Backlog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backlog").field("changes", &self.changes.len()).finish_non_exhaustive()
+    }
 }
 
 /// Where the next changes come from.
 enum Source {
     Recent(Vec<Arc<RevisionEvents>>, Arc<Table>),
     History(View, Arc<Table>),
+    Backlog(Arc<Backlog>),
 }
 
 impl Watcher {
@@ -97,7 +117,7 @@ impl Watcher {
         };
         let start = op.start.unwrap_or(opened_at.next());
         let compacted = (start < compact).then_some(compact);
-        Self { shared, op: Arc::new(op), next: start, start, opened_at, compacted, revisions }
+        Self { shared, op: Arc::new(op), next: start, start, opened_at, compacted, backlog: None, revisions }
     }
 
     /// The newest revision when the watch was opened.
@@ -154,10 +174,19 @@ impl Watcher {
                 }
                 Source::History(view, table) => {
                     let (op, from) = (Arc::clone(&self.op), self.next);
-                    blocking(move || history(&view, &op, &table, from).map(Ok)).await?
+                    let backlog = blocking(move || Ok(Ok(Backlog::find(&view, &op, table, from)))).await?;
+                    self.backlog = Some(Arc::new(backlog));
+                    continue;
+                }
+                Source::Backlog(backlog) => {
+                    let (op, from) = (Arc::clone(&self.op), self.next);
+                    blocking(move || backlog.batch(&op, from).map(Ok)).await?
                 }
             };
             self.next = batch.revision.next();
+            if self.backlog.as_ref().is_some_and(|backlog| self.next > backlog.until) {
+                self.backlog = None;
+            }
             if !batch.events.is_empty() {
                 return Ok(Some(batch));
             }
@@ -168,6 +197,9 @@ impl Watcher {
     fn source(&self) -> Result<Option<Source>, WatchError> {
         if self.shared.closed.is_cancelled() {
             return Err(WatchError::Closed);
+        }
+        if let Some(backlog) = &self.backlog {
+            return Ok(Some(Source::Backlog(Arc::clone(backlog))));
         }
         let inner = self.shared.read();
         inner.usable()?;
@@ -228,37 +260,44 @@ fn recent(
     Ok(batch)
 }
 
-/// A batch of revisions from the index.
-fn history(view: &View, op: &WatchOp, table: &Table, from: Revision) -> io::Result<WatchBatch> {
-    let (mut changes, last) = view.index.changes(&op.range, from.0, STEP_CHANGES);
-    let mut revision = last.map_or(view.revision, Revision);
-    let mut bytes = 0;
-    let size = |change: &Change| {
-        let previous = change.previous.filter(|_| op.previous).map_or(0, |p| p.location.length);
-        change.key.len() + (change.version.location.length + previous) as usize
-    };
-    for index in 0..changes.len() {
-        let main = changes[index].version.main;
-        if bytes >= BATCH_BYTES && main != changes[index - 1].version.main {
-            revision = Revision(changes[index - 1].version.main);
-            changes.truncate(index);
-            break;
+impl Backlog {
+    /// Looks the changes from `from` on up in the index.
+    fn find(view: &View, op: &WatchOp, table: Arc<Table>, from: Revision) -> Self {
+        let (mut changes, last) = view.index.changes(&op.range, from.0, BACKLOG_CHANGES);
+        changes.retain(|change| op.wants(&change.key, &change.version));
+        Self { changes, table, until: last.map_or(view.revision, Revision) }
+    }
+
+    /// The batch that begins at revision `from`.
+    fn batch(&self, op: &WatchOp, from: Revision) -> io::Result<WatchBatch> {
+        let start = self.changes.partition_point(|change| change.version.main < from.0);
+        let rest = &self.changes[start..];
+        let previous = |change: &Change| change.previous.filter(|_| op.previous);
+        let (mut count, mut bytes) = (0, 0);
+        for change in rest {
+            let full = count >= BATCH_CHANGES || bytes >= BATCH_BYTES;
+            if full && change.version.main != rest[count - 1].version.main {
+                break;
+            }
+            let values = change.version.location.length + previous(change).map_or(0, |p| p.location.length);
+            bytes += change.key.len() + values as usize;
+            count += 1;
         }
-        bytes += size(&changes[index]);
+        let revision =
+            rest.get(count).map_or(self.until, |_| Revision(rest[count - 1].version.main));
+        let rest = &rest[..count];
+        let mut locations = Vec::with_capacity(count * 2);
+        for change in rest {
+            locations.push(change.version.location);
+            locations.extend(previous(change).map(|previous| previous.location));
+        }
+        let mut values = self.table.read_many(&locations)?.into_iter();
+        let mut next = || values.next().expect("one value for each location");
+        let events = rest.iter().map(|change| {
+            let value = next();
+            let replaced = previous(change).map(|version| version.pair(change.key.clone(), next()));
+            event(change.key.clone(), value, &change.version, replaced)
+        });
+        Ok(WatchBatch { revision, events: events.collect() })
     }
-    changes.retain(|change| op.wants(&change.key, &change.version));
-    let mut locations = Vec::with_capacity(changes.len() * 2);
-    for change in &changes {
-        locations.push(change.version.location);
-        locations.extend(change.previous.filter(|_| op.previous).map(|p| p.location));
-    }
-    let mut values = table.read_many(&locations)?.into_iter();
-    let mut next = || values.next().expect("one value for each location");
-    let events = changes.into_iter().map(|change| {
-        let value = next();
-        let previous = change.previous.filter(|_| op.previous);
-        let previous = previous.map(|previous| previous.pair(change.key.clone(), next()));
-        event(change.key, value, &change.version, previous)
-    });
-    Ok(WatchBatch { revision, events: events.collect() })
 }

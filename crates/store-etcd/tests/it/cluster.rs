@@ -48,7 +48,7 @@ async fn membership_of_three() {
     assert_eq!(members.len(), 3);
     assert!(members.is_sorted_by_key(|member| member.id));
     for member in &members {
-        assert!(member.name.starts_with("member-") && !member.is_learner);
+        assert!(member.name.starts_with("member") && !member.is_learner);
         assert_eq!(member.client_ur_ls, [format!("http://{}:2379", member.name)]);
         assert!(member.peer_ur_ls[0].starts_with("https://127.0.0.1:"));
     }
@@ -64,7 +64,7 @@ async fn membership_of_three() {
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
 
     // Leadership is moved by the leader only, and to a voter only.
-    let target = members.iter().find(|member| member.name == format!("member-{follower}")).unwrap().id;
+    let target = members.iter().find(|member| member.name == format!("member{follower}")).unwrap().id;
     let request = pb::MoveLeaderRequest { target_id: target };
     let refused = soon(client.maintenance().move_leader(request)).await.unwrap_err();
     assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, "etcdserver: not leader"));
@@ -108,7 +108,7 @@ async fn membership_of_three() {
     let cluster = store.cluster().unwrap();
     let status = cluster.status().await.unwrap();
     assert_eq!((status.leader, status.local), (Some(MemberId(target)), MemberId(target)));
-    let gone = members.iter().find(|member| member.name == format!("member-{leader}")).unwrap().id;
+    let gone = members.iter().find(|member| member.name == format!("member{leader}")).unwrap().id;
     soon(cluster.remove_member(MemberId(gone))).await.unwrap();
     eventually("the removed member stops", || async {
         matches!(three.members[leader].store.status().await, Ok(status) if !status.writable)

@@ -185,9 +185,9 @@ impl Three {
 }
 
 fn member_settings(dir: &Path, tls: &Tls, number: usize) -> StoreConfig {
-    let mut config = settings(Env::real(), dir.join(format!("member-{number}")));
-    config.member_name = format!("member-{number}");
-    config.client_url = format!("http://member-{number}:2379");
+    let mut config = settings(Env::real(), dir.join(format!("member{number}")));
+    config.member_name = format!("member{number}");
+    config.client_url = format!("http://member{number}:2379");
     config.peers = Some(tls.peers(free_address()));
     config
 }

@@ -64,10 +64,40 @@ fn a_damaged_checkpoint_is_reported_and_the_one_before_is_used() {
         assert_eq!(dump(&open_on(&disk).unwrap().1), dumps[1]);
     }
     for file in &files {
-        disk.flip_bit(file, 40, 1);
+        disk.flip_bit(file, 22, 1);
     }
     let error = open_on(&disk).unwrap_err().to_string();
     assert!(error.contains("0000000000000002.ckpt is damaged at byte 12"), "{error}");
+}
+
+/// What only the older of two checkpoints needs is there as long as that is.
+#[test]
+fn the_checkpoint_before_is_usable_after_segments_were_rewritten() {
+    let disk = SimDisk::new();
+    let (mut machine, shared) = open_on(&disk).unwrap();
+    let mut index = 0;
+    for round in 0..12 {
+        for _ in 0..20 {
+            index += 1;
+            apply(&mut machine, index, &[put(format!("k{}", index % 7), vec![b'v'; 150])]);
+        }
+        let revision = shared.revision();
+        index += 1;
+        apply(&mut machine, index, &[Command::Compact { revision }]);
+        for _ in 0..8 {
+            let before = dump(&shared);
+            index += 1;
+            machine.apply(&entry(index, &[])).unwrap();
+            machine.checkpoint(true).unwrap();
+            let files = checkpoints(&disk);
+            if files.len() == 2 {
+                let disk = disk.crash_image(round);
+                disk.flip_bit(&files[1], 30, 0);
+                let (_, older) = open_on(&disk).unwrap();
+                assert_eq!(dump(&older).versions, before.versions);
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -100,14 +100,14 @@ fn workload(seed: u64, entries: u64) -> Vec<AppliedBatch> {
         .collect()
 }
 
-/// Everything that is replicated, values included; without where it lies.
+/// Everything that is replicated, with a checksum for each value; without where it lies.
 #[derive(Debug, PartialEq, Eq)]
 struct Dump {
     applied: LogPosition,
     revision: Revision,
     compacted: Option<Revision>,
     leases: BTreeMap<LeaseId, (u64, Vec<Bytes>)>,
-    versions: Vec<(Bytes, Version, Bytes)>,
+    versions: Vec<(Bytes, Version, u32)>,
 }
 
 fn dump(shared: &Shared) -> Dump {
@@ -119,7 +119,8 @@ fn dump(shared: &Shared) -> Dump {
         for version in entry.uncompacted(compacted) {
             let value = inner.segments.read_any(version.location).unwrap();
             let location = trivet_mvcc::Location::EMPTY;
-            versions.push((Bytes::copy_from_slice(entry.key), Version { location, ..version }, value));
+            let sum = crc32c::crc32c(&value);
+            versions.push((Bytes::copy_from_slice(entry.key), Version { location, ..version }, sum));
         }
     }
     let leases = inner.store.leases();
