@@ -84,6 +84,10 @@ async fn power_loss_loses_nothing_acknowledged() {
     drop(members);
     let leader = cluster.leader().await;
     cluster.node(leader).propose(command("the end")).await.expect("committed");
+    for _ in 0..6 {
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    for (id,n) in &cluster.nodes { let st=n.status(); let c=cluster.memories[id].commands(); eprintln!("{id} leader {:?} term {} last {} comm {} app {} failed {:?} len {} purged {}", st.leader, st.term, st.last_index, st.committed_index, st.applied_index, st.failed, c.len(), trivet_raft_node::testing::purged_index(n)); eprintln!("   {:?}", st.peers.iter().map(|p| (p.matched_index, p.last_contact)).collect::<Vec<_>>()); }
+    }
     let state = cluster.converged().await;
     let unique: HashSet<_> = state.iter().cloned().collect();
     assert_eq!(unique.len(), state.len(), "seed {seed:x}: something was applied twice");
