@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod ci;
 mod demo;
+mod gen_schema;
 mod matrix;
 mod tidy;
 
@@ -29,6 +30,8 @@ enum Command {
     TestMatrix(matrix::Options),
     /// What CI runs: formatting, lints, docs, project rules, then the quick matrix.
     Ci,
+    /// Generate the field tables of the Kubernetes API from registry packages.
+    GenSchema(gen_schema::Options),
     /// Check the project's own rules (file lengths, stray output, documents in step).
     Tidy,
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Command::TestMatrix(options) => matrix::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Ci => ci::run(),
+        Command::GenSchema(options) => gen_schema::run(&options),
         Command::Tidy => tidy::run(),
     };
     match result {

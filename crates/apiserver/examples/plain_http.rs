@@ -16,16 +16,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use trivet_apiserver::{
-    ApiConfig, ApiServer, ClientCertificate, GROUP_MASTERS, Limits, NetworkConfig, ServiceAccountConfig, Timings,
-    VersionInfo,
+    ApiConfig, ApiServer, ClientCertificate, GROUP_MASTERS, Limits, NetworkConfig,
+    ServiceAccountConfig, Timings, VersionInfo,
 };
 use trivet_datastore::MemoryStore;
 use trivet_env::Env;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address: SocketAddr =
-        std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned()).parse()?;
+    let address: SocketAddr = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "127.0.0.1:8080".to_owned())
+        .parse()?;
     if !address.ip().is_loopback() {
         return Err("this example serves on loopback only".into());
     }
@@ -46,10 +48,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                     common_name: "example-admin".to_owned(),
                     organizations: vec![GROUP_MASTERS.to_owned()],
                 };
-                async move { Ok::<_, std::convert::Infallible>(server.handle(request, Some(admin)).await) }
+                async move {
+                    Ok::<_, std::convert::Infallible>(server.handle(request, Some(admin)).await)
+                }
             });
             let connection = auto::Builder::new(TokioExecutor::new());
-            if let Err(error) = connection.serve_connection(TokioIo::new(stream), service).await {
+            if let Err(error) = connection
+                .serve_connection(TokioIo::new(stream), service)
+                .await
+            {
                 println!("connection: {error}");
             }
         });
@@ -81,9 +88,12 @@ fn config(address: SocketAddr) -> Result<ApiConfig, Box<dyn std::error::Error>> 
             service_cidr: ([10, 43, 0, 0].into(), 16),
             cluster_domain: "cluster.local".to_owned(),
         },
-        root_ca_pem: "-----BEGIN CERTIFICATE-----\n(example)\n-----END CERTIFICATE-----\n".to_owned(),
+        root_ca_pem: "-----BEGIN CERTIFICATE-----\n(example)\n-----END CERTIFICATE-----\n"
+            .to_owned(),
         service_accounts: ServiceAccountConfig {
-            signing_key_pem: format!("-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n"),
+            signing_key_pem: format!(
+                "-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n"
+            ),
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
         },
         authenticators: Vec::new(),

@@ -41,9 +41,10 @@ impl Body {
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Repr::Full(bytes) => {
-                f.debug_tuple("Full").field(&bytes.as_ref().map_or(0, Bytes::len)).finish()
-            }
+            Repr::Full(bytes) => f
+                .debug_tuple("Full")
+                .field(&bytes.as_ref().map_or(0, Bytes::len))
+                .finish(),
             Repr::Stream(_) => f.write_str("Stream"),
         }
     }
@@ -58,12 +59,16 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut self.0 {
-            Repr::Full(bytes) => {
-                Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
-            }
-            Repr::Stream(stream) => {
-                stream.as_mut().poll_next(cx).map(|next| next.map(|b| Ok(Frame::data(b))))
-            }
+            Repr::Full(bytes) => Poll::Ready(
+                bytes
+                    .take()
+                    .filter(|b| !b.is_empty())
+                    .map(|b| Ok(Frame::data(b))),
+            ),
+            Repr::Stream(stream) => stream
+                .as_mut()
+                .poll_next(cx)
+                .map(|next| next.map(|b| Ok(Frame::data(b)))),
         }
     }
 

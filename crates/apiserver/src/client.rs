@@ -7,7 +7,7 @@ use serde_json::Value;
 use trivet_kube_schema::{ResourceInfo, Status, Verb, find};
 
 use crate::auth::UserInfo;
-use crate::list::{ListOptions, Freshness};
+use crate::list::{Freshness, ListOptions};
 use crate::registry::{DeleteOptions, UpdateTarget, WriteContext};
 use crate::request::Query;
 use crate::select::Selection;
@@ -40,11 +40,17 @@ pub struct Resource<'a> {
 impl<'a> Resource<'a> {
     /// A resource of the core group.
     pub const fn core(plural: &'a str) -> Self {
-        Self { group: "", version: "v1", plural }
+        Self {
+            group: "",
+            version: "v1",
+            plural,
+        }
     }
 
     fn info(self) -> Result<&'static ResourceInfo, Status> {
-        find(self.group, self.version, self.plural).filter(|i| i.has_verb(Verb::Get)).ok_or_else(Status::unknown_path)
+        find(self.group, self.version, self.plural)
+            .filter(|i| i.has_verb(Verb::Get))
+            .ok_or_else(Status::unknown_path)
     }
 }
 
@@ -60,16 +66,27 @@ impl Client {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Option<Value>, Status> {
-        Ok(self.core.read(resource.info()?, namespace, name).await?.map(|stored| stored.value))
+        Ok(self
+            .core
+            .read(resource.info()?, namespace, name)
+            .await?
+            .map(|stored| stored.value))
     }
 
     /// Every object of a resource, of one namespace or all. Consistent with everything
     /// committed before the call.
-    pub async fn list(&self, resource: Resource<'_>, namespace: Option<&str>) -> Result<Vec<Value>, Status> {
+    pub async fn list(
+        &self,
+        resource: Resource<'_>,
+        namespace: Option<&str>,
+    ) -> Result<Vec<Value>, Status> {
         let info = resource.info()?;
         let options = ListOptions::parse(&Query::default())?;
         let selection = Selection::parse(info, &Query::default())?;
-        let listing = self.core.list(info, namespace, &options, &selection).await?;
+        let listing = self
+            .core
+            .list(info, namespace, &options, &selection)
+            .await?;
         Ok(listing
             .entries
             .iter()
@@ -87,7 +104,9 @@ impl Client {
         let info = resource.info()?;
         let user = UserInfo::internal();
         let object = typed(info, object)?;
-        self.core.create(info, namespace, object, &WriteContext::new(&user)).await
+        self.core
+            .create(info, namespace, object, &WriteContext::new(&user))
+            .await
     }
 
     /// Changes an object by a function of its current state and returns the result. Tried again
@@ -99,7 +118,8 @@ impl Client {
         name: &str,
         change: impl Fn(&mut Value) + Send + Sync,
     ) -> Result<Value, Status> {
-        self.update_part(resource, None, namespace, name, change).await
+        self.update_part(resource, None, namespace, name, change)
+            .await
     }
 
     /// The same for the status of an object.
@@ -110,7 +130,8 @@ impl Client {
         name: &str,
         change: impl Fn(&mut Value) + Send + Sync,
     ) -> Result<Value, Status> {
-        self.update_part(resource, Some("status"), namespace, name, change).await
+        self.update_part(resource, Some("status"), namespace, name, change)
+            .await
     }
 
     async fn update_part(
@@ -123,13 +144,20 @@ impl Client {
     ) -> Result<Value, Status> {
         let info = resource.info()?;
         let user = UserInfo::internal();
-        let target = UpdateTarget { info, subresource, namespace, name };
+        let target = UpdateTarget {
+            info,
+            subresource,
+            namespace,
+            name,
+        };
         let change = |current: &Value| {
             let mut new = current.clone();
             change(&mut new);
             Ok(new)
         };
-        self.core.update(&target, &WriteContext::new(&user), change).await
+        self.core
+            .update(&target, &WriteContext::new(&user), change)
+            .await
     }
 
     /// Deletes an object; `false` when there was none. Objects with finalizers are only marked.
@@ -142,7 +170,11 @@ impl Client {
         let info = resource.info()?;
         let user = UserInfo::internal();
         let options = DeleteOptions::default();
-        match self.core.delete(info, namespace, name, &options, &WriteContext::new(&user)).await {
+        match self
+            .core
+            .delete(info, namespace, name, &options, &WriteContext::new(&user))
+            .await
+        {
             Ok(_) => Ok(true),
             Err(status) if status.code == 404 => Ok(false),
             Err(status) => Err(status),
@@ -150,7 +182,10 @@ impl Client {
     }
 
     /// Wakes after every change of a resource. What changed is for the reader to find out.
-    pub fn subscribe(&self, resource: Resource<'_>) -> Result<tokio::sync::watch::Receiver<u64>, Status> {
+    pub fn subscribe(
+        &self,
+        resource: Resource<'_>,
+    ) -> Result<tokio::sync::watch::Receiver<u64>, Status> {
         Ok(self.core.slot(resource.info()?)?.subscribe())
     }
 

@@ -88,7 +88,9 @@ pub struct ServiceAccountConfig {
 
 impl fmt::Debug for ServiceAccountConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceAccountConfig").field("issuer", &self.issuer).finish_non_exhaustive()
+        f.debug_struct("ServiceAccountConfig")
+            .field("issuer", &self.issuer)
+            .finish_non_exhaustive()
     }
 }
 

@@ -37,8 +37,8 @@ mod verbs;
 mod watch;
 
 pub use auth::{
-    Authenticator, GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_NODES, GROUP_UNAUTHENTICATED, KeyError, Rejected,
-    USER_K3S_CONTROLLER, USER_NODE_PREFIX, UserInfo,
+    Authenticator, GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_NODES, GROUP_UNAUTHENTICATED,
+    KeyError, Rejected, USER_K3S_CONTROLLER, USER_NODE_PREFIX, UserInfo,
 };
 pub use body::Body;
 pub use client::{Client, Resource};

@@ -18,6 +18,8 @@ use crate::server::Core;
 
 /// Keys read from the store at a time when a selector leaves most of them out.
 const SCAN_PAGE: usize = 500;
+/// Keys read from the store at a time at most.
+const READ_MAX: usize = 10_000;
 
 /// `resourceVersionMatch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +55,13 @@ pub(crate) struct ListOptions {
 }
 
 fn number(query: &Query, name: &str) -> Result<Option<u64>, Status> {
-    let Some(text) = query.text(name) else { return Ok(None) };
+    let Some(text) = query.text(name) else {
+        return Ok(None);
+    };
     text.parse().map(Some).map_err(|_| {
-        Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+        Status::bad_request(format!(
+            "strconv.ParseInt: parsing {text:?}: invalid syntax"
+        ))
     })
 }
 
@@ -68,7 +74,11 @@ impl ListOptions {
         let version = match query.text("resourceVersion") {
             None => None,
             Some(text) => Some(text.parse().map_err(|_| {
-                invalid(FieldError::invalid("resourceVersion", text, "strconv.ParseUint: invalid syntax"))
+                invalid(FieldError::invalid(
+                    "resourceVersion",
+                    text,
+                    "strconv.ParseUint: invalid syntax",
+                ))
             })?),
         };
         let version_match = match query.text("resourceVersionMatch") {
@@ -77,7 +87,11 @@ impl ListOptions {
             Some("NotOlderThan") => Some(Match::NotOlderThan),
             Some(other) => {
                 let known = &["Exact", "NotOlderThan", ""];
-                return Err(invalid(FieldError::not_supported("resourceVersionMatch", other, known)));
+                return Err(invalid(FieldError::not_supported(
+                    "resourceVersionMatch",
+                    other,
+                    known,
+                )));
             }
         };
         Ok(Self {
@@ -99,17 +113,27 @@ impl ListOptions {
         }
         if self.version_match.is_some() && self.continue_token.is_some() {
             let detail = "resourceVersionMatch is forbidden when continue is provided";
-            return Err(invalid(FieldError::forbidden("resourceVersionMatch", detail)));
+            return Err(invalid(FieldError::forbidden(
+                "resourceVersionMatch",
+                detail,
+            )));
         }
         match (self.version, self.version_match) {
             (None, Some(_)) => {
                 let detail = "resourceVersionMatch is forbidden unless resourceVersion is provided";
-                Err(invalid(FieldError::forbidden("resourceVersionMatch", detail)))
+                Err(invalid(FieldError::forbidden(
+                    "resourceVersionMatch",
+                    detail,
+                )))
             }
             (None, None) => Ok(Freshness::Newest),
             (Some(0), Some(Match::Exact)) => {
-                let detail = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
-                Err(invalid(FieldError::forbidden("resourceVersionMatch", detail)))
+                let detail =
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+                Err(invalid(FieldError::forbidden(
+                    "resourceVersionMatch",
+                    detail,
+                )))
             }
             (Some(0), _) => Ok(Freshness::Any),
             (Some(n), Some(Match::Exact)) => Ok(Freshness::Exact(n)),
@@ -124,13 +148,19 @@ impl ListOptions {
         match (self.send_initial_events, self.version_match) {
             (Some(_), Some(Match::NotOlderThan)) | (None, None) => Ok(()),
             (Some(_), _) => {
-                let detail = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-                Err(invalid(FieldError::forbidden("resourceVersionMatch", detail)))
+                let detail =
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+                Err(invalid(FieldError::forbidden(
+                    "resourceVersionMatch",
+                    detail,
+                )))
             }
             (None, Some(_)) => {
-                let detail =
-                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
-                Err(invalid(FieldError::forbidden("resourceVersionMatch", detail)))
+                let detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+                Err(invalid(FieldError::forbidden(
+                    "resourceVersionMatch",
+                    detail,
+                )))
             }
         }
     }
@@ -147,18 +177,24 @@ struct Continue {
 
 impl Continue {
     fn encode(&self) -> String {
-        let revision = self.revision.map_or(-1, |r| i64::try_from(r).unwrap_or(i64::MAX));
-        let token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{}\0", self.last)});
+        let revision = self
+            .revision
+            .map_or(-1, |r| i64::try_from(r).unwrap_or(i64::MAX));
+        let token =
+            json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{}\0", self.last)});
         BASE64_URL_SAFE_NO_PAD.encode(token.to_string())
     }
 
     fn decode(text: &str) -> Option<Self> {
-        let token: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+        let token: Value =
+            serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
         if token.get("v")? != "meta.k8s.io/v1" {
             return None;
         }
         let last = token.get("start")?.as_str()?.strip_suffix('\0')?.to_owned();
-        let revision = u64::try_from(token.get("rv")?.as_i64()?).ok().filter(|r| *r > 0);
+        let revision = u64::try_from(token.get("rv")?.as_i64()?)
+            .ok()
+            .filter(|r| *r > 0);
         (!last.is_empty()).then_some(Self { revision, last })
     }
 }
@@ -196,8 +232,12 @@ impl Core {
         selection: &Selection,
     ) -> Result<Listing, Status> {
         let freshness = options.freshness()?;
-        let place =
-            Place { slot: self.slot(info)?, scope: scope(info, namespace), selection, limit: options.limit };
+        let place = Place {
+            slot: self.slot(info)?,
+            scope: scope(info, namespace),
+            selection,
+            limit: options.limit,
+        };
         if let Some(token) = &options.continue_token {
             if options.version.is_some_and(|v| v != 0) {
                 return Err(Status::bad_request(
@@ -219,7 +259,11 @@ impl Core {
             Freshness::Exact(revision) => self.list_page(&place, revision, None).await,
             other => {
                 let published = self.fresh_cache(other).await?;
-                let limit = if other == Freshness::Any { 0 } else { place.limit };
+                let limit = if other == Freshness::Any {
+                    0
+                } else {
+                    place.limit
+                };
                 Ok(from_cache(&Place { limit, ..place }, published, None))
             }
         }
@@ -232,12 +276,17 @@ impl Core {
             Freshness::Any => 0,
             Freshness::NotOlderThan(revision) | Freshness::Exact(revision) => revision,
         };
-        if !self.cache.wait_for(wanted, self.config.timings.cache_wait).await {
+        if !self
+            .cache
+            .wait_for(wanted, self.config.timings.cache_wait)
+            .await
+        {
             let current = self.cache.revision();
             return Err(match freshness {
-                Freshness::Newest => {
-                    Status::timeout("the cache of this server did not catch up with the datastore", 1)
-                }
+                Freshness::Newest => Status::timeout(
+                    "the cache of this server did not catch up with the datastore",
+                    1,
+                ),
                 _ => Status::too_large_resource_version(wanted, current),
             });
         }
@@ -245,7 +294,12 @@ impl Core {
     }
 
     /// A page at exactly one revision.
-    async fn list_page(&self, place: &Place<'_>, revision: u64, last: Option<&str>) -> Result<Listing, Status> {
+    async fn list_page(
+        &self,
+        place: &Place<'_>,
+        revision: u64,
+        last: Option<&str>,
+    ) -> Result<Listing, Status> {
         let cached = self.cache.revision();
         // Nothing of this resource changed since: the cache is the snapshot.
         if cached >= revision {
@@ -263,12 +317,26 @@ impl Core {
                 0 => SCAN_PAGE,
                 limit => limit - entries.len(),
             };
-            let size = if place.selection.is_everything() { missing } else { missing.max(SCAN_PAGE) };
-            let page = match self.range(prefix.clone(), after, size, Some(revision)).await {
+            let size = if place.selection.is_everything() {
+                missing
+            } else {
+                missing.max(SCAN_PAGE)
+            };
+            let size = size.min(READ_MAX);
+            let page = match self
+                .range(prefix.clone(), after, size, Some(revision))
+                .await
+            {
                 Ok(page) => page,
                 Err(Error::Compacted { .. }) => {
                     return Err(match last {
-                        Some(last) => Status::expired_continue(Continue { revision: None, last }.encode()),
+                        Some(last) => Status::expired_continue(
+                            Continue {
+                                revision: None,
+                                last,
+                            }
+                            .encode(),
+                        ),
                         None => Status::expired_list(),
                     });
                 }
@@ -277,8 +345,12 @@ impl Core {
             let (mut seen, total) = (0, page.items.len());
             for pair in &page.items {
                 seen += 1;
-                last = std::str::from_utf8(&pair.key[prefix.len()..]).ok().map(str::to_owned);
-                let Some(entry) = place.slot.entry(pair) else { continue };
+                last = std::str::from_utf8(&pair.key[prefix.len()..])
+                    .ok()
+                    .map(str::to_owned);
+                let Some(entry) = place.slot.entry(pair) else {
+                    continue;
+                };
                 if place.selection.matches(&entry) {
                     entries.push(Arc::new(entry));
                     if place.limit > 0 && entries.len() == place.limit {
@@ -290,7 +362,13 @@ impl Core {
             let more = page.more || seen < total;
             if full || !more {
                 let remaining = page.count.saturating_sub(seen as u64) as usize;
-                return Ok(listing(place, entries, revision, if more { last } else { None }, remaining));
+                return Ok(listing(
+                    place,
+                    entries,
+                    revision,
+                    if more { last } else { None },
+                    remaining,
+                ));
             }
         }
     }
@@ -300,17 +378,31 @@ impl Core {
 fn from_cache(place: &Place<'_>, published: u64, last: Option<&str>) -> Listing {
     let after = last.map(|last| format!("{}{last}", place.scope));
     if place.selection.is_everything() {
-        let read = place.slot.snapshot(&place.scope, after.as_deref(), place.limit, published);
+        let read = place
+            .slot
+            .snapshot(&place.scope, after.as_deref(), place.limit, published);
         let next = read.entries.last().filter(|_| read.remaining > 0);
         let next = next.map(|entry| entry.identity()[place.scope.len()..].to_owned());
         return listing(place, read.entries, read.revision, next, read.remaining);
     }
-    let read = place.slot.snapshot(&place.scope, after.as_deref(), 0, published);
-    let mut matching = read.entries.into_iter().filter(|entry| place.selection.matches(entry));
-    let limit = if place.limit == 0 { usize::MAX } else { place.limit };
+    let read = place
+        .slot
+        .snapshot(&place.scope, after.as_deref(), 0, published);
+    let mut matching = read
+        .entries
+        .into_iter()
+        .filter(|entry| place.selection.matches(entry));
+    let limit = if place.limit == 0 {
+        usize::MAX
+    } else {
+        place.limit
+    };
     let entries: Vec<_> = matching.by_ref().take(limit).collect();
     let more = matching.next().is_some();
-    let next = entries.last().filter(|_| more).map(|e| e.identity()[place.scope.len()..].to_owned());
+    let next = entries
+        .last()
+        .filter(|_| more)
+        .map(|e| e.identity()[place.scope.len()..].to_owned());
     listing(place, entries, read.revision, next, 0)
 }
 
@@ -323,8 +415,21 @@ fn listing(
 ) -> Listing {
     // Counting what a selector would still find would mean reading it.
     let remaining = (next.is_some() && place.selection.is_everything()).then_some(remaining);
-    let continue_token = next.map(|last| Continue { revision: Some(revision), last }.encode());
-    Listing { entries, meta: ListMeta { revision, continue_token, remaining } }
+    let continue_token = next.map(|last| {
+        Continue {
+            revision: Some(revision),
+            last,
+        }
+        .encode()
+    });
+    Listing {
+        entries,
+        meta: ListMeta {
+            revision,
+            continue_token,
+            remaining,
+        },
+    }
 }
 
 #[cfg(test)]
@@ -334,8 +439,14 @@ mod tests {
     #[test]
     fn tokens_survive_and_garbage_does_not() {
         for token in [
-            Continue { revision: Some(7), last: "ns/a".to_owned() },
-            Continue { revision: None, last: "a".to_owned() },
+            Continue {
+                revision: Some(7),
+                last: "ns/a".to_owned(),
+            },
+            Continue {
+                revision: None,
+                last: "a".to_owned(),
+            },
         ] {
             assert_eq!(Continue::decode(&token.encode()), Some(token));
         }

@@ -41,7 +41,10 @@ pub(crate) struct Form {
 }
 
 impl Form {
-    pub(crate) const JSON: Self = Self { encoding: Encoding::Json, shape: Shape::Object };
+    pub(crate) const JSON: Self = Self {
+        encoding: Encoding::Json,
+        shape: Shape::Object,
+    };
 }
 
 /// What kind of thing will be answered, which decides the forms on offer.
@@ -61,7 +64,9 @@ pub(crate) enum Offer {
 pub(crate) fn negotiate(headers: &HeaderMap, offer: Offer) -> Result<Form, Status> {
     let mut seen = false;
     for header in headers.get_all(ACCEPT) {
-        let Ok(header) = header.to_str() else { continue };
+        let Ok(header) = header.to_str() else {
+            continue;
+        };
         for clause in header.split(',').map(str::trim).filter(|c| !c.is_empty()) {
             seen = true;
             if let Some(form) = clause_form(clause, offer) {
@@ -69,7 +74,14 @@ pub(crate) fn negotiate(headers: &HeaderMap, offer: Offer) -> Result<Form, Statu
             }
         }
     }
-    if seen { Err(Status::not_acceptable(&["application/json", "application/yaml"])) } else { Ok(Form::JSON) }
+    if seen {
+        Err(Status::not_acceptable(&[
+            "application/json",
+            "application/yaml",
+        ]))
+    } else {
+        Ok(Form::JSON)
+    }
 }
 
 fn clause_form(clause: &str, offer: Offer) -> Option<Form> {
@@ -125,22 +137,42 @@ mod tests {
 
     #[test]
     fn the_first_form_on_offer_wins() {
-        let table = |v| Some(Form { encoding: Encoding::Json, shape: Shape::Table(v) });
+        let table = |v| {
+            Some(Form {
+                encoding: Encoding::Json,
+                shape: Shape::Table(v),
+            })
+        };
         assert_eq!(pick("", Offer::Objects), Some(Form::JSON));
         assert_eq!(pick("*/*", Offer::Objects), Some(Form::JSON));
         assert_eq!(
-            pick("application/vnd.kubernetes.protobuf,application/json", Offer::Objects),
+            pick(
+                "application/vnd.kubernetes.protobuf,application/json",
+                Offer::Objects
+            ),
             Some(Form::JSON)
         );
         assert_eq!(
-            pick("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Offer::Objects),
+            pick(
+                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+                Offer::Objects
+            ),
             table("v1")
         );
         assert_eq!(
-            pick("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", Offer::Objects),
+            pick(
+                "application/json;as=Table;v=v9;g=meta.k8s.io,application/json",
+                Offer::Objects
+            ),
             Some(Form::JSON)
         );
-        assert_eq!(pick("application/json;as=Table;v=v9;g=meta.k8s.io", Offer::Objects), None);
+        assert_eq!(
+            pick(
+                "application/json;as=Table;v=v9;g=meta.k8s.io",
+                Offer::Objects
+            ),
+            None
+        );
         assert_eq!(pick("text/html", Offer::Plain), None);
     }
 }

@@ -71,7 +71,9 @@ impl ApiServer {
             Ok(response) => response,
             Err(_) => {
                 tracing::error!(audit_id, "a request handler panicked");
-                respond::status(&Status::internal("this request caused a panic on the server"))
+                respond::status(&Status::internal(
+                    "this request caused a panic on the server",
+                ))
             }
         };
         if head {
@@ -85,8 +87,14 @@ impl ApiServer {
             .entry(CACHE_CONTROL)
             .or_insert(HeaderValue::from_static("no-cache, private"));
         // Clients only check that the flow control headers are there.
-        headers.insert("x-kubernetes-pf-flowschema-uid", HeaderValue::from_static("trivet"));
-        headers.insert("x-kubernetes-pf-prioritylevel-uid", HeaderValue::from_static("trivet"));
+        headers.insert(
+            "x-kubernetes-pf-flowschema-uid",
+            HeaderValue::from_static("trivet"),
+        );
+        headers.insert(
+            "x-kubernetes-pf-prioritylevel-uid",
+            HeaderValue::from_static("trivet"),
+        );
         response
     }
 }
@@ -98,10 +106,17 @@ async fn serve(
     certificate: Option<ClientCertificate>,
 ) -> Response<Body> {
     let result = match admit(&core, parts, body, certificate).await {
-        Ok(call) => match tokio::time::timeout(core.config.limits.request_timeout, dispatch(&core, call)).await {
-            Ok(result) => result,
-            Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 1)),
-        },
+        Ok(call) => {
+            match tokio::time::timeout(core.config.limits.request_timeout, dispatch(&core, call))
+                .await
+            {
+                Ok(result) => result,
+                Err(_) => Err(Status::timeout(
+                    "request did not complete within the allotted timeout",
+                    1,
+                )),
+            }
+        }
         Err(status) => Err(status),
     };
     result.unwrap_or_else(|status| respond::status(&status))
@@ -117,14 +132,25 @@ async fn admit(
     let limits = &core.config.limits;
     let target = parts.uri.path_and_query().map_or(0, |t| t.as_str().len());
     if target > limits.target_bytes_max {
-        return Err(refused(StatusCode::URI_TOO_LONG, "the request target is too long"));
+        return Err(refused(
+            StatusCode::URI_TOO_LONG,
+            "the request target is too long",
+        ));
     }
-    let headers: usize = parts.headers.iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
+    let headers: usize = parts
+        .headers
+        .iter()
+        .map(|(n, v)| n.as_str().len() + v.len())
+        .sum();
     if headers > limits.header_bytes_max {
         let code = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(refused(code, "the request headers are too large"));
     }
-    let info = RequestInfo::parse(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or_default());
+    let info = RequestInfo::parse(
+        &parts.method,
+        parts.uri.path(),
+        parts.uri.query().unwrap_or_default(),
+    );
     let slot = in_flight(core, &info)?;
     let user = core
         .authentication
@@ -136,14 +162,23 @@ async fn admit(
     if core.stop.is_cancelled() {
         return Err(Status::unavailable("the server is shutting down"));
     }
-    Ok(Call { parts, info, user, body, slot })
+    Ok(Call {
+        parts,
+        info,
+        user,
+        body,
+        slot,
+    })
 }
 
 /// The identity a client with the right to do so wants to act as.
 fn impersonated(core: &Core, parts: &Parts, user: UserInfo) -> Result<UserInfo, Status> {
     let values = |name: &str| -> Vec<String> {
         let all = parts.headers.get_all(name).iter();
-        all.filter_map(|v| v.to_str().ok()).filter(|v| !v.is_empty()).map(str::to_owned).collect()
+        all.filter_map(|v| v.to_str().ok())
+            .filter(|v| !v.is_empty())
+            .map(str::to_owned)
+            .collect()
     };
     let (name, groups) = (values("impersonate-user"), values("impersonate-group"));
     let asked = |header: &http::HeaderName| header.as_str().starts_with("impersonate-");
@@ -151,13 +186,29 @@ fn impersonated(core: &Core, parts: &Parts, user: UserInfo) -> Result<UserInfo, 
         return Ok(user);
     }
     let Some(name) = name.into_iter().next() else {
-        return Err(Status::bad_request("requested impersonation without impersonating a user"));
+        return Err(Status::bad_request(
+            "requested impersonation without impersonating a user",
+        ));
     };
-    let wanted = groups.iter().map(|group| ("groups", group)).chain([("users", &name)]);
+    let wanted = groups
+        .iter()
+        .map(|group| ("groups", group))
+        .chain([("users", &name)]);
     for (resource, target) in wanted {
-        let asked = Attributes { verb: "impersonate", resource, name: target, ..Attributes::default() };
+        let asked = Attributes {
+            verb: "impersonate",
+            resource,
+            name: target,
+            ..Attributes::default()
+        };
         if !authorize(&user, &asked, &core.cache).allowed {
-            let target = AccessTarget { group: "", resource, subresource: "", namespace: "", name: target };
+            let target = AccessTarget {
+                group: "",
+                resource,
+                subresource: "",
+                namespace: "",
+                name: target,
+            };
             return Err(Status::forbidden_access(&user.name, "impersonate", target));
         }
     }
@@ -184,20 +235,36 @@ fn in_flight(core: &Arc<Core>, info: &RequestInfo) -> Result<InFlight, Status> {
     };
     // The guard exists before the check, so that every way out gives the place back.
     let before = gauge(core).fetch_add(1, Ordering::AcqRel);
-    let slot = InFlight { core: Arc::clone(core), gauge };
+    let slot = InFlight {
+        core: Arc::clone(core),
+        gauge,
+    };
     // Health must be visible on a busy server.
-    let health = matches!(&info.target, Target::Path(path) if path != "/" && !path.starts_with("/api"));
+    let health =
+        matches!(&info.target, Target::Path(path) if path != "/" && !path.starts_with("/api"));
     if before >= max && !health {
-        return Err(Status::too_many_requests("Too many requests, please try again later.", 1));
+        return Err(Status::too_many_requests(
+            "Too many requests, please try again later.",
+            1,
+        ));
     }
     Ok(slot)
 }
 
-fn check_access(core: &Core, parts: &Parts, info: &RequestInfo, user: &UserInfo) -> Result<(), Status> {
+fn check_access(
+    core: &Core,
+    parts: &Parts,
+    info: &RequestInfo,
+    user: &UserInfo,
+) -> Result<(), Status> {
     match &info.target {
         Target::Path(path) => {
             let verb = parts.method.as_str().to_ascii_lowercase();
-            let asked = Attributes { verb: &verb, path: Some(path), ..Attributes::default() };
+            let asked = Attributes {
+                verb: &verb,
+                path: Some(path),
+                ..Attributes::default()
+            };
             if authorize(user, &asked, &core.cache).allowed {
                 return Ok(());
             }
@@ -243,7 +310,11 @@ impl OwnedAttributes<'_> {
             subresource: self.request.subresource.as_deref().unwrap_or_default(),
             // The Namespace object itself counts as inside itself.
             namespace: self.request.namespace.as_deref().unwrap_or(
-                if self.request.plural == "namespaces" { &self.name } else { "" },
+                if self.request.plural == "namespaces" {
+                    &self.name
+                } else {
+                    ""
+                },
             ),
             name: &self.name,
             node_name: &self.node_name,
@@ -266,19 +337,30 @@ fn attributes<'a>(request: &'a ResourceRequest, info: &RequestInfo) -> OwnedAttr
         (None, Verb::List | Verb::Watch | Verb::DeleteCollection) => exact("metadata.name"),
         (None, _) => String::new(),
     };
-    OwnedAttributes { request, name, node_name: exact("spec.nodeName") }
+    OwnedAttributes {
+        request,
+        name,
+        node_name: exact("spec.nodeName"),
+    }
 }
 
 async fn dispatch(core: &Arc<Core>, call: Call) -> Result<Response<Body>, Status> {
     match call.info.target.clone() {
         Target::Path(path) => {
-            let Call { parts, info, slot: _slot, .. } = call;
+            let Call {
+                parts,
+                info,
+                slot: _slot,
+                ..
+            } = call;
             crate::paths::serve(core, &parts, &info, &path).await
-        },
+        }
         Target::Resource(request) => {
-            let info = find(&request.group, &request.version, &request.plural).ok_or_else(Status::unknown_path)?;
+            let info = find(&request.group, &request.version, &request.plural)
+                .ok_or_else(Status::unknown_path)?;
             if !core.cache.is_ready() {
-                let mut status = Status::unavailable("the server is starting and waits for the datastore");
+                let mut status =
+                    Status::unavailable("the server is starting and waits for the datastore");
                 status.details = Status::too_many_requests("", 1).details;
                 return Err(status);
             }
@@ -305,5 +387,8 @@ pub(crate) async fn read_body(body: Incoming, limit_bytes: usize) -> Result<Byte
 
 /// The media type of a body; JSON when none is given.
 pub(crate) fn content_type(headers: &HeaderMap) -> &str {
-    headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json")
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("application/json")
 }

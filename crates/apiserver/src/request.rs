@@ -22,7 +22,10 @@ impl Query {
 
     /// The first value of a parameter.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.0
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 
     /// The first value of a parameter that is not empty.
@@ -32,7 +35,10 @@ impl Query {
 
     /// Every value of a parameter.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.0
+            .iter()
+            .filter(move |(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 
     /// A boolean in any of Go's spellings; `watch` without a value means true.
@@ -119,7 +125,11 @@ impl RequestInfo {
 
 fn normalise(path: &str) -> String {
     let trimmed = path.trim_end_matches('/');
-    if trimmed.is_empty() { "/".to_owned() } else { trimmed.to_owned() }
+    if trimmed.is_empty() {
+        "/".to_owned()
+    } else {
+        trimmed.to_owned()
+    }
 }
 
 fn resource(method: &Method, path: &str, query: &Query) -> Option<ResourceRequest> {
@@ -206,19 +216,73 @@ mod tests {
         for (method, path, query, expected) in [
             (&get, "/", "", "/"),
             (&get, "/api/v1/", "", "/api/v1"),
-            (&get, "/apis/coordination.k8s.io/v1", "", "/apis/coordination.k8s.io/v1"),
+            (
+                &get,
+                "/apis/coordination.k8s.io/v1",
+                "",
+                "/apis/coordination.k8s.io/v1",
+            ),
             (&get, "/api/v1/nodes", "", "list /v1 nodes ns= name= sub="),
-            (&get, "/api/v1/nodes", "watch", "watch /v1 nodes ns= name= sub="),
-            (&get, "/api/v1/nodes", "watch=false", "list /v1 nodes ns= name= sub="),
-            (&get, "/api/v1/namespaces/a", "", "get /v1 namespaces ns= name=a sub="),
-            (&get, "/api/v1/namespaces/a/status", "", "get /v1 namespaces ns= name=a sub=status"),
-            (&get, "/api/v1/namespaces/a/pods", "", "list /v1 pods ns=a name= sub="),
-            (&Method::PUT, "/api/v1/namespaces/a/pods/b/status", "", "update /v1 pods ns=a name=b sub=status"),
-            (&Method::DELETE, "/api/v1/namespaces/a/pods", "", "deletecollection /v1 pods ns=a name= sub="),
-            (&Method::PATCH, "/api/v1/namespaces/a/pods/%41", "", "patch /v1 pods ns=a name=A sub="),
-            (&get, "/api/v1/namespaces/a/pods/b/c/d", "", "/api/v1/namespaces/a/pods/b/c/d"),
+            (
+                &get,
+                "/api/v1/nodes",
+                "watch",
+                "watch /v1 nodes ns= name= sub=",
+            ),
+            (
+                &get,
+                "/api/v1/nodes",
+                "watch=false",
+                "list /v1 nodes ns= name= sub=",
+            ),
+            (
+                &get,
+                "/api/v1/namespaces/a",
+                "",
+                "get /v1 namespaces ns= name=a sub=",
+            ),
+            (
+                &get,
+                "/api/v1/namespaces/a/status",
+                "",
+                "get /v1 namespaces ns= name=a sub=status",
+            ),
+            (
+                &get,
+                "/api/v1/namespaces/a/pods",
+                "",
+                "list /v1 pods ns=a name= sub=",
+            ),
+            (
+                &Method::PUT,
+                "/api/v1/namespaces/a/pods/b/status",
+                "",
+                "update /v1 pods ns=a name=b sub=status",
+            ),
+            (
+                &Method::DELETE,
+                "/api/v1/namespaces/a/pods",
+                "",
+                "deletecollection /v1 pods ns=a name= sub=",
+            ),
+            (
+                &Method::PATCH,
+                "/api/v1/namespaces/a/pods/%41",
+                "",
+                "patch /v1 pods ns=a name=A sub=",
+            ),
+            (
+                &get,
+                "/api/v1/namespaces/a/pods/b/c/d",
+                "",
+                "/api/v1/namespaces/a/pods/b/c/d",
+            ),
         ] {
-            assert_eq!(parse(method, path, query), expected, "{method} {path}?{query}");
+            assert_eq!(
+                parse(method, path, query),
+                expected,
+                "{method} {path}?{query}"
+            );
         }
     }
 

@@ -56,7 +56,13 @@ impl Presentation {
         }
     }
 
-    pub(crate) fn table(&self, items: &[&Value], meta: Value, columns: bool, version: &'static str) -> Value {
+    pub(crate) fn table(
+        &self,
+        items: &[&Value],
+        meta: Value,
+        columns: bool,
+        version: &'static str,
+    ) -> Value {
         let options = TableOptions {
             include: self.include,
             now_unix_seconds: self.now_seconds,
@@ -75,17 +81,33 @@ impl Presentation {
     /// One cached object: ready bytes where no other form is wanted.
     pub(crate) fn entry(&self, slot: &Slot, entry: &Entry) -> Response<Body> {
         if self.form == Form::JSON && self.is_native(slot) {
-            return bytes(StatusCode::OK, Encoding::Json.content_type(), entry.body.clone());
+            return bytes(
+                StatusCode::OK,
+                Encoding::Json.content_type(),
+                entry.body.clone(),
+            );
         }
         self.object(StatusCode::OK, from_storage(self.info, entry.value()))
     }
 
     /// A list of objects.
-    pub(crate) fn list(&self, slot: &Slot, entries: &[Arc<Entry>], meta: &ListMeta) -> Response<Body> {
+    pub(crate) fn list(
+        &self,
+        slot: &Slot,
+        entries: &[Arc<Entry>],
+        meta: &ListMeta,
+    ) -> Response<Body> {
         if self.form == Form::JSON && self.is_native(slot) {
-            return bytes(StatusCode::OK, Encoding::Json.content_type(), self.raw_list(entries, meta));
+            return bytes(
+                StatusCode::OK,
+                Encoding::Json.content_type(),
+                self.raw_list(entries, meta),
+            );
         }
-        let values: Vec<Value> = entries.iter().map(|e| from_storage(self.info, e.value())).collect();
+        let values: Vec<Value> = entries
+            .iter()
+            .map(|e| from_storage(self.info, e.value()))
+            .collect();
         let borrowed: Vec<&Value> = values.iter().collect();
         let list = match self.form.shape {
             Shape::Table(version) => self.table(&borrowed, meta.value(), true, version),
@@ -148,11 +170,15 @@ pub(crate) fn document(code: StatusCode, encoding: Encoding, value: &Value) -> R
 }
 
 /// Ready bytes.
-pub(crate) fn bytes(code: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Response<Body> {
+pub(crate) fn bytes(
+    code: StatusCode,
+    content_type: &str,
+    body: impl Into<Bytes>,
+) -> Response<Body> {
     let mut response = Response::new(Body::full(body));
     *response.status_mut() = code;
-    let content_type =
-        HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    let content_type = HeaderValue::from_str(content_type)
+        .unwrap_or(HeaderValue::from_static("application/octet-stream"));
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }
@@ -162,7 +188,9 @@ pub(crate) fn status(status: &Status) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = document(code, Encoding::Json, &status.to_value());
     if let Some(seconds) = status.retry_after_seconds() {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

@@ -41,7 +41,10 @@ pub(crate) async fn serve(
         "SelfSubjectAccessReview" => access(core, &context.user.clone(), &spec),
         "SubjectAccessReview" | "LocalSubjectAccessReview" => {
             if let Some(namespace) = request.namespace.as_deref()
-                && spec.pointer("/resourceAttributes/namespace").and_then(Value::as_str) != Some(namespace)
+                && spec
+                    .pointer("/resourceAttributes/namespace")
+                    .and_then(Value::as_str)
+                    != Some(namespace)
             {
                 let detail = format!("must match metadata.namespace: {namespace}");
                 let error = FieldError::invalid("spec.resourceAttributes.namespace", "", &detail);
@@ -62,7 +65,11 @@ pub(crate) async fn serve(
         object.entry("metadata").or_insert_with(|| json!({}));
     }
     if info.kind == "SelfSubjectReview" {
-        meta::set(&mut review, "creationTimestamp", meta::rfc3339(core.now_seconds()));
+        meta::set(
+            &mut review,
+            "creationTimestamp",
+            meta::rfc3339(core.now_seconds()),
+        );
     }
     // The token must not travel back.
     if info.kind == "TokenReview"
@@ -74,18 +81,34 @@ pub(crate) async fn serve(
 }
 
 fn subject(spec: &Value) -> UserInfo {
-    let text = |field: &str| spec.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let groups = spec.get("groups").and_then(Value::as_array).into_iter().flatten();
+    let text = |field: &str| {
+        spec.get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let groups = spec
+        .get("groups")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     UserInfo {
         name: text("user"),
         uid: text("uid"),
-        groups: groups.filter_map(Value::as_str).map(str::to_owned).collect(),
+        groups: groups
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
         extra: Vec::new(),
     }
 }
 
 fn access(core: &Core, user: &UserInfo, spec: &Value) -> Value {
-    let text = |pointer: &str| spec.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let text = |pointer: &str| {
+        spec.pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     let node_name = spec
         .pointer("/resourceAttributes/fieldSelector/requirements")
         .and_then(Value::as_array)
@@ -94,7 +117,10 @@ fn access(core: &Core, user: &UserInfo, spec: &Value) -> Value {
         .find(|r| r["key"] == "spec.nodeName" && r["operator"] == "In")
         .and_then(|r| r.pointer("/values/0")?.as_str())
         .unwrap_or_default();
-    let asked = if spec.get("nonResourceAttributes").is_some_and(Value::is_object) {
+    let asked = if spec
+        .get("nonResourceAttributes")
+        .is_some_and(Value::is_object)
+    {
         Attributes {
             verb: text("/nonResourceAttributes/verb"),
             path: Some(text("/nonResourceAttributes/path")),
@@ -126,8 +152,11 @@ fn user_value(user: &UserInfo) -> Value {
         value["uid"] = user.uid.as_str().into();
     }
     if !user.extra.is_empty() {
-        let extra: serde_json::Map<String, Value> =
-            user.extra.iter().map(|(name, values)| (name.clone(), json!(values))).collect();
+        let extra: serde_json::Map<String, Value> = user
+            .extra
+            .iter()
+            .map(|(name, values)| (name.clone(), json!(values)))
+            .collect();
         value["extra"] = extra.into();
     }
     value
@@ -135,13 +164,28 @@ fn user_value(user: &UserInfo) -> Value {
 
 /// Service-account tokens only: the others are not for third parties to check.
 fn token_review(core: &Core, spec: &Value) -> Value {
-    let token = spec.get("token").and_then(Value::as_str).unwrap_or_default();
-    let asked: Vec<&str> =
-        spec.get("audiences").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let token = spec
+        .get("token")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let asked: Vec<&str> = spec
+        .get("audiences")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     let issuer = core.authentication.issuer.as_str();
-    let asked = if asked.is_empty() { vec![issuer] } else { asked };
+    let asked = if asked.is_empty() {
+        vec![issuer]
+    } else {
+        asked
+    };
     let known = core.authentication.claims(token).and_then(|claims| {
-        let shared: Vec<&str> = asked.into_iter().filter(|a| claims.aud.contains(a)).collect();
+        let shared: Vec<&str> = asked
+            .into_iter()
+            .filter(|a| claims.aud.contains(a))
+            .collect();
         (!shared.is_empty()).then(|| (core.authentication.user(&claims), shared))
     });
     match known {
@@ -175,7 +219,13 @@ pub(crate) async fn subresource(
         .ok()
         .and_then(|v| v.get("apiVersion")?.as_str().map(str::to_owned))
         .filter(|v| name == "eviction" && v == "policy/v1beta1");
-    let object = decode_kind(declared.as_deref().unwrap_or(&api_version), row.kind, &body, media, &context)?;
+    let object = decode_kind(
+        declared.as_deref().unwrap_or(&api_version),
+        row.kind,
+        &body,
+        media,
+        &context,
+    )?;
     let namespace = request.namespace.as_deref();
     let target = request.name.as_deref().unwrap_or_default();
     let answer = match (info.plural, name) {
@@ -183,7 +233,11 @@ pub(crate) async fn subresource(
         ("pods", "eviction") => evict(core, info, namespace, target, &object, &context).await?,
         _ => return Err(Status::unknown_path()),
     };
-    Ok(document(StatusCode::CREATED, presentation.form.encoding, &answer))
+    Ok(document(
+        StatusCode::CREATED,
+        presentation.form.encoding,
+        &answer,
+    ))
 }
 
 async fn evict(
@@ -194,14 +248,22 @@ async fn evict(
     eviction: &Value,
     context: &WriteContext<'_>,
 ) -> Result<Value, Status> {
-    let text = |pointer: &str| eviction.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let text = |pointer: &str| {
+        eviction
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
     let options = DeleteOptions {
-        grace_seconds: eviction.pointer("/deleteOptions/gracePeriodSeconds").and_then(Value::as_i64),
+        grace_seconds: eviction
+            .pointer("/deleteOptions/gracePeriodSeconds")
+            .and_then(Value::as_i64),
         uid: text("/deleteOptions/preconditions/uid"),
         resource_version: text("/deleteOptions/preconditions/resourceVersion"),
         propagation: None,
     };
-    core.delete(info, namespace, name, &options, context).await?;
+    core.delete(info, namespace, name, &options, context)
+        .await?;
     Ok(Status::success(201).to_value())
 }
 
@@ -212,14 +274,26 @@ async fn token_request(
     mut request: Value,
 ) -> Result<Value, Status> {
     let row = find("", "v1", "serviceaccounts").ok_or_else(Status::unknown_path)?;
-    let account =
-        core.read(row, namespace, name).await?.ok_or_else(|| Status::not_found(row, name))?.value;
+    let account = core
+        .read(row, namespace, name)
+        .await?
+        .ok_or_else(|| Status::not_found(row, name))?
+        .value;
     let spec = request.get("spec").cloned().unwrap_or_default();
-    let invalid = |error: FieldError| Status::invalid_kind("authentication.k8s.io", "TokenRequest", name, &[error]);
-    let asked = spec.get("expirationSeconds").and_then(Value::as_i64).unwrap_or(TOKEN_SECONDS);
+    let invalid = |error: FieldError| {
+        Status::invalid_kind("authentication.k8s.io", "TokenRequest", name, &[error])
+    };
+    let asked = spec
+        .get("expirationSeconds")
+        .and_then(Value::as_i64)
+        .unwrap_or(TOKEN_SECONDS);
     if asked < TOKEN_SECONDS_MIN {
         let detail = "may not specify a duration less than 10 minutes";
-        return Err(invalid(FieldError::invalid("spec.expirationSeconds", asked, detail)));
+        return Err(invalid(FieldError::invalid(
+            "spec.expirationSeconds",
+            asked,
+            detail,
+        )));
     }
     let life = asked.min(TOKEN_SECONDS_MAX);
     let issuer = core.authentication.issuer.clone();
@@ -238,12 +312,22 @@ async fn token_request(
         namespace: namespace.unwrap_or_default(),
         name,
         uid: meta::uid(&account).unwrap_or_default(),
-        bound: bound.as_ref().map(|(kind, name, uid)| (*kind, name.as_str(), uid.as_str())),
+        bound: bound
+            .as_ref()
+            .map(|(kind, name, uid)| (*kind, name.as_str(), uid.as_str())),
     };
     let now = core.now_seconds();
     let key = &core.authentication.key;
-    let token = issue(key, &issuer, &audiences, &subject, &core.uid(), now, now + life)
-        .ok_or_else(|| Status::internal("the token could not be signed"))?;
+    let token = issue(
+        key,
+        &issuer,
+        &audiences,
+        &subject,
+        &core.uid(),
+        now,
+        now + life,
+    )
+    .ok_or_else(|| Status::internal("the token could not be signed"))?;
     request["spec"]["audiences"] = json!(audiences);
     request["spec"]["expirationSeconds"] = asked.into();
     request["status"] = json!({"token": token, "expirationTimestamp": meta::rfc3339(now + life)});
@@ -256,20 +340,33 @@ async fn token_request(
 type Bound = Option<(&'static str, String, String)>;
 
 async fn bound_object(core: &Core, namespace: Option<&str>, spec: &Value) -> Result<Bound, Status> {
-    let Some(reference) = spec.get("boundObjectRef").filter(|r| r.is_object()) else { return Ok(None) };
-    let text = |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or_default();
+    let Some(reference) = spec.get("boundObjectRef").filter(|r| r.is_object()) else {
+        return Ok(None);
+    };
+    let text = |field: &str| {
+        reference
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     let (plural, claim) = match text("kind") {
         "Pod" => ("pods", "pod"),
         "Secret" => ("secrets", "secret"),
-        other => return Err(Status::bad_request(format!("cannot bind token for serviceaccount to kind {other:?}"))),
+        other => {
+            return Err(Status::bad_request(format!(
+                "cannot bind token for serviceaccount to kind {other:?}"
+            )));
+        }
     };
     let row = find("", "v1", plural).ok_or_else(Status::unknown_path)?;
     let name = text("name");
-    let object = core.read(row, namespace, name).await?.ok_or_else(|| Status::not_found(row, name))?;
+    let object = core
+        .read(row, namespace, name)
+        .await?
+        .ok_or_else(|| Status::not_found(row, name))?;
     let uid = meta::uid(&object.value).unwrap_or_default().to_owned();
     if !text("uid").is_empty() && text("uid") != uid {
         return Err(Status::uid_precondition(row, name, text("uid"), &uid));
     }
     Ok(Some((claim, name.to_owned(), uid)))
 }
-

@@ -57,7 +57,9 @@ pub struct ApiServer {
 
 impl std::fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ApiServer").field("config", &self.core.config).finish_non_exhaustive()
+        f.debug_struct("ApiServer")
+            .field("config", &self.core.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -84,7 +86,11 @@ impl ApiServer {
             writes: AtomicUsize::new(0),
             watches: AtomicUsize::new(0),
         });
-        Ok(Arc::new(Self { core, tasks: TaskTracker::new(), started: AtomicBool::new(false) }))
+        Ok(Arc::new(Self {
+            core,
+            tasks: TaskTracker::new(),
+            started: AtomicBool::new(false),
+        }))
     }
 
     /// Starts background work and returns when the cache is full, the objects every cluster has
@@ -121,7 +127,10 @@ impl ApiServer {
     pub async fn shutdown(&self) {
         self.core.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(SHUTDOWN_MAX, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_MAX, self.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("background work of the API server did not end in time");
         }
     }

@@ -15,7 +15,9 @@ use crate::body::Body;
 use crate::list::{Freshness, ListOptions};
 use crate::negotiate::{Offer, negotiate};
 use crate::pipeline::{Call, content_type, read_body};
-use crate::registry::{DeleteOptions, Deleted, FieldValidation, Propagation, UpdateTarget, WriteContext};
+use crate::registry::{
+    DeleteOptions, Deleted, FieldValidation, Propagation, UpdateTarget, WriteContext,
+};
 use crate::request::{Query, ResourceRequest};
 use crate::respond::{self, Presentation};
 use crate::reviews;
@@ -24,8 +26,11 @@ use crate::server::Core;
 use crate::watch;
 
 /// Media types a request body may have.
-const BODY_TYPES: &[&str] =
-    &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const BODY_TYPES: &[&str] = &[
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+];
 const PATCH_TYPES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
@@ -54,8 +59,12 @@ pub(crate) async fn serve(
     let namespace = request.namespace.as_deref();
     let name = request.name.as_deref().unwrap_or_default();
     let query = &call.info.query;
-    let target =
-        UpdateTarget { info, subresource: request.subresource.as_deref(), namespace, name };
+    let target = UpdateTarget {
+        info,
+        subresource: request.subresource.as_deref(),
+        namespace,
+        name,
+    };
     match request.verb {
         Verb::Get => get(core, query, &presentation, namespace, name).await,
         Verb::List => {
@@ -67,10 +76,20 @@ pub(crate) async fn serve(
         Verb::Watch => {
             let selection = Selection::parse(info, query)?;
             let options = ListOptions::parse(query)?;
-            let body = watch::open(core, namespace, &options, selection, presentation, call.slot).await?;
+            let body = watch::open(
+                core,
+                namespace,
+                &options,
+                selection,
+                presentation,
+                call.slot,
+            )
+            .await?;
             let mut response = Response::new(body);
             let content_type = HeaderValue::from_static("application/json");
-            response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
+            response
+                .headers_mut()
+                .insert(http::header::CONTENT_TYPE, content_type);
             Ok(response)
         }
         Verb::Create => {
@@ -80,7 +99,10 @@ pub(crate) async fn serve(
             let body = read_body(call.body, core.config.limits.body_bytes_max).await?;
             let object = decode(info, &body, media, &context)?;
             let object = core.create(info, namespace, object, &context).await?;
-            Ok(warned(presentation.object(StatusCode::CREATED, object), &context))
+            Ok(warned(
+                presentation.object(StatusCode::CREATED, object),
+                &context,
+            ))
         }
         Verb::Update => {
             let query = query.clone();
@@ -89,7 +111,11 @@ pub(crate) async fn serve(
             let body = read_body(call.body, core.config.limits.body_bytes_max).await?;
             let object = decode(info, &body, media, &context)?;
             let (object, created) = core.replace(&target, object, &context).await?;
-            let code = if created { StatusCode::CREATED } else { StatusCode::OK };
+            let code = if created {
+                StatusCode::CREATED
+            } else {
+                StatusCode::OK
+            };
             Ok(warned(presentation.object(code, object), &context))
         }
         Verb::Patch => {
@@ -99,16 +125,23 @@ pub(crate) async fn serve(
                 .ok_or_else(|| Status::unsupported_media_type(PATCH_TYPES))?;
             let body = read_body(call.body, core.config.limits.body_bytes_max).await?;
             let object = core
-                .update(&target, &context, |current| patched(info, name, kind, current, &body, &context))
+                .update(&target, &context, |current| {
+                    patched(info, name, kind, current, &body, &context)
+                })
                 .await?;
-            Ok(warned(presentation.object(StatusCode::OK, object), &context))
+            Ok(warned(
+                presentation.object(StatusCode::OK, object),
+                &context,
+            ))
         }
         Verb::Delete => {
             let (query, user) = (query.clone(), call.user.clone());
             let options = delete_options(core, call).await?;
             let mut context = write_context(&query, &user)?;
             context.dry_run |= options.1;
-            let deleted = core.delete(info, namespace, name, &options.0, &context).await?;
+            let deleted = core
+                .delete(info, namespace, name, &options.0, &context)
+                .await?;
             match deleted {
                 Deleted::Gone(object) => {
                     let uid = meta::uid(&object).unwrap_or_default();
@@ -124,9 +157,14 @@ pub(crate) async fn serve(
             let options = delete_options(core, call).await?;
             let mut context = write_context(&query, &user)?;
             context.dry_run |= options.1;
-            let listing = core.list(info, namespace, &list_options, &selection).await?;
+            let listing = core
+                .list(info, namespace, &list_options, &selection)
+                .await?;
             for entry in &listing.entries {
-                match core.delete(info, entry.namespace(), entry.name(), &options.0, &context).await {
+                match core
+                    .delete(info, entry.namespace(), entry.name(), &options.0, &context)
+                    .await
+                {
                     Ok(_) => {}
                     Err(status) if status.code == 404 => {}
                     Err(status) => return Err(status),
@@ -144,13 +182,22 @@ fn check_path(request: &ResourceRequest, info: &'static ResourceInfo) -> Result<
     }
     let across = matches!(request.verb, Verb::List | Verb::Watch);
     if info.namespaced && request.namespace.is_none() && !across {
-        return Err(if request.name.is_some() { Status::unknown_path() } else { Status::method_unknown() });
+        return Err(if request.name.is_some() {
+            Status::unknown_path()
+        } else {
+            Status::method_unknown()
+        });
     }
     let verbs = match &request.subresource {
-        Some(name) => info.subresource(name).ok_or_else(Status::unknown_path)?.verbs,
+        Some(name) => {
+            info.subresource(name)
+                .ok_or_else(Status::unknown_path)?
+                .verbs
+        }
         None => info.verbs,
     };
-    let named_create = request.verb == Verb::Create && request.name.is_some() && request.subresource.is_none();
+    let named_create =
+        request.verb == Verb::Create && request.name.is_some() && request.subresource.is_none();
     if named_create || !verbs.contains(&request.verb) {
         return Err(Status::method_unknown());
     }
@@ -169,10 +216,17 @@ pub(crate) fn presentation(
         Some("Object") => IncludeObject::Object,
         None | Some("Metadata") => IncludeObject::Metadata,
         Some(other) => {
-            return Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}")));
+            return Err(Status::bad_request(format!(
+                "unrecognized includeObject value: {other:?}"
+            )));
         }
     };
-    Ok(Presentation { info, form, include, now_seconds: core.now_seconds() })
+    Ok(Presentation {
+        info,
+        form,
+        include,
+        now_seconds: core.now_seconds(),
+    })
 }
 
 async fn get(
@@ -204,11 +258,16 @@ pub(crate) fn write_context<'a>(
     query: &Query,
     user: &'a crate::auth::UserInfo,
 ) -> Result<WriteContext<'a>, Status> {
-    let options = |error: FieldError| Status::invalid_kind("meta.k8s.io", "CreateOptions", "", &[error]);
+    let options =
+        |error: FieldError| Status::invalid_kind("meta.k8s.io", "CreateOptions", "", &[error]);
     let mut context = WriteContext::new(user);
     for value in query.all("dryRun").filter(|v| !v.is_empty()) {
         if value != "All" {
-            return Err(options(FieldError::not_supported("dryRun", value, &["All"])));
+            return Err(options(FieldError::not_supported(
+                "dryRun",
+                value,
+                &["All"],
+            )));
         }
         context.dry_run = true;
     }
@@ -218,12 +277,21 @@ pub(crate) fn write_context<'a>(
         Some("Strict") => FieldValidation::Strict,
         Some(other) => {
             let known = &["Ignore", "Strict", "Warn"];
-            return Err(options(FieldError::not_supported("fieldValidation", other, known)));
+            return Err(options(FieldError::not_supported(
+                "fieldValidation",
+                other,
+                known,
+            )));
         }
     };
-    if query.text("fieldManager").is_some_and(|m| m.len() > FIELD_MANAGER_MAX || m.chars().any(char::is_control))
+    if query
+        .text("fieldManager")
+        .is_some_and(|m| m.len() > FIELD_MANAGER_MAX || m.chars().any(char::is_control))
     {
-        return Err(options(FieldError::too_long("fieldManager", FIELD_MANAGER_MAX)));
+        return Err(options(FieldError::too_long(
+            "fieldManager",
+            FIELD_MANAGER_MAX,
+        )));
     }
     Ok(context)
 }
@@ -311,10 +379,16 @@ async fn delete_options(core: &Core, call: Call) -> Result<(DeleteOptions, bool)
     } else {
         // The type of the body is that of the resource's version or `meta.k8s.io`: whatever it
         // is called, it has these fields.
-        codec::decode_as(&body, media?, "v1", "DeleteOptions").map_err(|e| e.status())?.value
+        codec::decode_as(&body, media?, "v1", "DeleteOptions")
+            .map_err(|e| e.status())?
+            .value
     };
     let text = |pointer: &str| {
-        given.pointer(pointer).and_then(Value::as_str).filter(|s| !s.is_empty()).map(str::to_owned)
+        given
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .filter(|s| !s.is_empty())
+            .map(str::to_owned)
     };
     let invalid = |error: FieldError| Status::invalid_kind("", "DeleteOptions", "", &[error]);
     let policy = text("/propagationPolicy").or(query.text("propagationPolicy").map(str::to_owned));
@@ -325,24 +399,37 @@ async fn delete_options(core: &Core, call: Call) -> Result<(DeleteOptions, bool)
     let propagation = match (policy.as_deref(), orphan) {
         (Some(_), Some(_)) => {
             let detail = "orphanDependents and deletionPropagation cannot be both set";
-            return Err(invalid(FieldError::invalid("propagationPolicy", policy.unwrap_or_default(), detail)));
+            return Err(invalid(FieldError::invalid(
+                "propagationPolicy",
+                policy.unwrap_or_default(),
+                detail,
+            )));
         }
         (Some("Background"), None) | (None, Some(false)) => Some(Propagation::Background),
         (Some("Foreground"), None) => Some(Propagation::Foreground),
         (Some("Orphan"), None) | (None, Some(true)) => Some(Propagation::Orphan),
         (Some(other), None) => {
             let known = &["Background", "Foreground", "Orphan"];
-            return Err(invalid(FieldError::not_supported("propagationPolicy", other, known)));
+            return Err(invalid(FieldError::not_supported(
+                "propagationPolicy",
+                other,
+                known,
+            )));
         }
         (None, None) => None,
     };
     let grace = match query.text("gracePeriodSeconds") {
         Some(text) => Some(text.parse().map_err(|_| {
-            Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+            Status::bad_request(format!(
+                "strconv.ParseInt: parsing {text:?}: invalid syntax"
+            ))
         })?),
         None => given.get("gracePeriodSeconds").and_then(Value::as_i64),
     };
-    let dry_run = given.get("dryRun").and_then(Value::as_array).is_some_and(|d| d.iter().any(|v| v == "All"));
+    let dry_run = given
+        .get("dryRun")
+        .and_then(Value::as_array)
+        .is_some_and(|d| d.iter().any(|v| v == "All"));
     let options = DeleteOptions {
         grace_seconds: grace,
         uid: text("/preconditions/uid"),
@@ -356,7 +443,10 @@ async fn delete_options(core: &Core, call: Call) -> Result<(DeleteOptions, bool)
 fn warned(mut response: Response<Body>, context: &WriteContext<'_>) -> Response<Body> {
     /// Upstream stops adding warnings at about this many bytes.
     const TOTAL_MAX: usize = 4096;
-    let warnings = context.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let warnings = context
+        .warnings
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut total = 0;
     for text in warnings.iter() {
         total += text.len();

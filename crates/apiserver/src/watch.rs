@@ -83,8 +83,16 @@ pub(crate) async fn open(
     let (mut initial, mut initial_end) = (VecDeque::new(), None);
     let cursor = if initial_events {
         let (snapshot, cursor) = slot.snapshot_and_follow(&scope, published);
-        initial.extend(snapshot.entries.into_iter().filter(|entry| selection.matches(entry)));
-        initial_end = options.send_initial_events.filter(|_| options.bookmarks).map(|_| snapshot.revision);
+        initial.extend(
+            snapshot
+                .entries
+                .into_iter()
+                .filter(|entry| selection.matches(entry)),
+        );
+        initial_end = options
+            .send_initial_events
+            .filter(|_| options.bookmarks)
+            .map(|_| snapshot.revision);
         cursor
     } else {
         let from = options.version.filter(|v| *v > 0).unwrap_or(published);
@@ -214,7 +222,11 @@ impl Watcher {
 
     /// Waits for something to do.
     async fn pause(&mut self) {
-        let wake = if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
+        let wake = if self.bookmarks {
+            self.deadline.min(self.next_bookmark)
+        } else {
+            self.deadline
+        };
         tokio::select! {
             changed = self.changed.changed() => {
                 // The cache lives as long as the server that this watcher holds.
@@ -235,11 +247,13 @@ impl Watcher {
 
     fn bookmark(&mut self, revision: u64, initial_end: bool) -> Vec<u8> {
         let info = self.presentation.info;
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut metadata =
+            json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial_end {
             metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
         }
-        let mut object = json!({"kind": info.kind, "apiVersion": info.api_version(), "metadata": metadata});
+        let mut object =
+            json!({"kind": info.kind, "apiVersion": info.api_version(), "metadata": metadata});
         match self.presentation.form.shape {
             Shape::Table(version) => {
                 let meta = json!({"resourceVersion": revision.to_string()});
@@ -265,10 +279,17 @@ impl Watcher {
             return;
         }
         let now = self.selection.matches(&change.current);
-        let before = |this: &Self| change.previous.as_ref().is_some_and(|p| this.selection.matches(p));
+        let before = |this: &Self| {
+            change
+                .previous
+                .as_ref()
+                .is_some_and(|p| this.selection.matches(p))
+        };
         let kind = match change.kind {
             ChangeKind::Added | ChangeKind::Modified if now => {
-                if self.selection.is_everything() && change.kind == ChangeKind::Modified || before(self) {
+                if self.selection.is_everything() && change.kind == ChangeKind::Modified
+                    || before(self)
+                {
                     "MODIFIED"
                 } else {
                     "ADDED"

@@ -27,7 +27,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("the Kubernetes API is at {}", running.url());
 
     let kubeconfig = Kubeconfig::from_yaml(running.kubeconfig()?.expose())?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let client = kube::Client::try_from(config)?;
     println!("version {}", client.apiserver_version().await?.git_version);
 
@@ -35,7 +36,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut greeting = ConfigMap::default();
     greeting.metadata.name = Some("greeting".to_owned());
     greeting.data = Some([("hello".to_owned(), "world".to_owned())].into());
-    config_maps.create(&PostParams::default(), &greeting).await?;
+    config_maps
+        .create(&PostParams::default(), &greeting)
+        .await?;
     let read = config_maps.get("greeting").await?;
     println!("ConfigMap {:?} holds {:?}", read.metadata.name, read.data);
 

@@ -39,16 +39,30 @@ pub async fn administrator(data_dir: &Path, url: Option<&str>) -> Result<Supervi
     let (layout, url) = (Layout::new(data_dir), url.map(str::to_owned));
     let missing = StatusError::NoServer(data_dir.to_owned());
     let read = move || -> Result<Supervisor, StatusError> {
-        let Some(ca) = files::read(&layout.tls("server-ca.crt"))? else { return Err(missing) };
-        let identity = Identity::load(&layout.tls("client-admin.crt"), &layout.tls("client-admin.key"))?;
+        let Some(ca) = files::read(&layout.tls("server-ca.crt"))? else {
+            return Err(missing);
+        };
+        let identity = Identity::load(
+            &layout.tls("client-admin.crt"),
+            &layout.tls("client-admin.key"),
+        )?;
         let url = match url {
             Some(url) => url,
-            None => match files::read_text(&layout.server().join("cred/admin.kubeconfig"))?.as_deref().and_then(server) {
+            None => match files::read_text(&layout.server().join("cred/admin.kubeconfig"))?
+                .as_deref()
+                .and_then(server)
+            {
                 Some(url) => url,
                 None => return Err(missing),
             },
         };
-        Ok(Supervisor::with_identity(&url, None, ca.into(), &identity, TIMEOUT)?)
+        Ok(Supervisor::with_identity(
+            &url,
+            None,
+            ca.into(),
+            &identity,
+            TIMEOUT,
+        )?)
     };
     match tokio::task::spawn_blocking(read).await {
         Ok(result) => result,
@@ -58,5 +72,8 @@ pub async fn administrator(data_dir: &Path, url: Option<&str>) -> Result<Supervi
 
 /// The server's URL in a kubeconfig that this crate wrote.
 fn server(kubeconfig: &str) -> Option<String> {
-    kubeconfig.lines().find_map(|line| line.trim().strip_prefix("server: ")).map(str::to_owned)
+    kubeconfig
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("server: "))
+        .map(str::to_owned)
 }

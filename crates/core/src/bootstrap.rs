@@ -33,7 +33,11 @@ pub(crate) fn encrypt(token: &Secret, plain: &[u8], rng: &dyn Rng) -> String {
     let salt = hex_encode(&salt);
     let mut sealed = plain.to_vec();
     aead(token, &salt)
-        .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut sealed)
+        .seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::empty(),
+            &mut sealed,
+        )
         .expect("the data is far below the limit of AES-GCM");
     let mut body = nonce.to_vec();
     body.extend(sealed);
@@ -46,7 +50,9 @@ pub(crate) fn decrypt(token: &Secret, value: &[u8]) -> Option<Vec<u8>> {
     let mut body = STANDARD.decode(body.trim_end()).ok()?;
     let nonce = Nonce::try_assume_unique_for_key(body.get(..NONCE_LEN)?).ok()?;
     let mut sealed = body.split_off(NONCE_LEN);
-    let plain = aead(token, salt).open_in_place(nonce, Aad::empty(), &mut sealed).ok()?;
+    let plain = aead(token, salt)
+        .open_in_place(nonce, Aad::empty(), &mut sealed)
+        .ok()?;
     Some(plain.to_vec())
 }
 
@@ -63,7 +69,10 @@ fn aead(token: &Secret, salt: &str) -> LessSafeKey {
 }
 
 /// What the store has for this token. An error when it only has data of other tokens.
-pub(crate) async fn load(store: &dyn Datastore, token: &Secret) -> Result<Option<BootstrapBundle>, StartError> {
+pub(crate) async fn load(
+    store: &dyn Datastore,
+    token: &Secret,
+) -> Result<Option<BootstrapBundle>, StartError> {
     let page = store
         .range(RangeRequest {
             range: KeyRange::Prefix(Bytes::from_static(PREFIX.as_bytes())),
@@ -87,9 +96,12 @@ pub(crate) async fn load(store: &dyn Datastore, token: &Secret) -> Result<Option
     if found.value.is_empty() {
         return Ok(None);
     }
-    let damaged = || StartError::Bootstrap("the bootstrap data in the datastore cannot be read".to_owned());
+    let damaged =
+        || StartError::Bootstrap("the bootstrap data in the datastore cannot be read".to_owned());
     let plain = decrypt(token, &found.value).ok_or_else(damaged)?;
-    serde_json::from_slice(&plain).map(Some).map_err(|_| damaged())
+    serde_json::from_slice(&plain)
+        .map(Some)
+        .map_err(|_| damaged())
 }
 
 /// Stores the bundle unless there already is one.
@@ -99,8 +111,9 @@ pub(crate) async fn save(
     bundle: &BootstrapBundle,
     rng: &dyn Rng,
 ) -> trivet_datastore::Result<()> {
-    let plain = serde_json::to_vec(bundle)
-        .map_err(|_| trivet_datastore::Error::Invalid("the bootstrap data cannot be encoded".to_owned()))?;
+    let plain = serde_json::to_vec(bundle).map_err(|_| {
+        trivet_datastore::Error::Invalid("the bootstrap data cannot be encoded".to_owned())
+    })?;
     let request = PutRequest {
         key: key(token).into(),
         value: encrypt(token, &plain, rng).into(),
@@ -126,7 +139,13 @@ mod tests {
         let (salt, body) = value.split_once(':').unwrap();
         assert_eq!(salt.len(), 16);
         assert_eq!(STANDARD.decode(body).unwrap().len(), 12 + 5 + 16);
-        for damaged in ["", ":", "abc", "0123456789abcdef:AAAA", &value[..value.len() - 4]] {
+        for damaged in [
+            "",
+            ":",
+            "abc",
+            "0123456789abcdef:AAAA",
+            &value[..value.len() - 4],
+        ] {
             assert_eq!(decrypt(&token, damaged.as_bytes()), None, "{damaged}");
         }
     }
@@ -135,7 +154,10 @@ mod tests {
     #[test]
     fn a_value_made_elsewhere_is_read() {
         let value = "00112233aabbccdd:AAECAwQFBgcICQoLoTy8vDVNhuxu58YQ3psqWRbMaHZhfwo=";
-        assert_eq!(decrypt(&Secret::new("secret-token"), value.as_bytes()).unwrap(), b"{\"A\":1}");
+        assert_eq!(
+            decrypt(&Secret::new("secret-token"), value.as_bytes()).unwrap(),
+            b"{\"A\":1}"
+        );
         assert_eq!(key(&Secret::new("secret-token")), "/bootstrap/930bbdc51b6a");
     }
 }

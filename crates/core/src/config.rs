@@ -27,7 +27,11 @@ pub struct StorePorts {
 
 impl Default for StorePorts {
     fn default() -> Self {
-        Self { client: 2379, peer: 2380, metrics: Some(2381) }
+        Self {
+            client: 2379,
+            peer: 2380,
+            metrics: Some(2381),
+        }
     }
 }
 
@@ -98,7 +102,10 @@ impl Config {
 
     /// The address by which other machines know this one.
     pub(crate) fn node_ip(&self) -> IpAddr {
-        self.node_ips.first().copied().unwrap_or_else(|| self.local_address())
+        self.node_ips
+            .first()
+            .copied()
+            .unwrap_or_else(|| self.local_address())
     }
 }
 
@@ -268,7 +275,10 @@ impl ControlPlaneBuilder {
 
     /// Writes an administrator's kubeconfig.
     pub fn write_kubeconfig(mut self, path: impl Into<PathBuf>, mode: u32) -> Self {
-        self.kubeconfig = Some(KubeconfigOutput { path: path.into(), mode });
+        self.kubeconfig = Some(KubeconfigOutput {
+            path: path.into(),
+            mode,
+        });
         self
     }
 
@@ -322,9 +332,16 @@ impl ControlPlaneBuilder {
     /// Checks the settings. Does no I/O.
     pub fn build(self) -> Result<ControlPlane, BuildError> {
         let invalid = BuildError::Invalid;
-        let data_dir = self.data_dir.ok_or(BuildError::Missing("the data directory"))?;
-        let store = self.store.ok_or(BuildError::Missing("a datastore or a backend"))?;
-        let node_name = self.node_name.ok_or(BuildError::Missing("the node name"))?.to_lowercase();
+        let data_dir = self
+            .data_dir
+            .ok_or(BuildError::Missing("the data directory"))?;
+        let store = self
+            .store
+            .ok_or(BuildError::Missing("a datastore or a backend"))?;
+        let node_name = self
+            .node_name
+            .ok_or(BuildError::Missing("the node name"))?
+            .to_lowercase();
         if !is_node_name(&node_name) {
             return Err(invalid(format!(
                 "--node-name: {node_name:?} must be lower-case letters, digits, '-' and '.', \
@@ -335,19 +352,34 @@ impl ControlPlaneBuilder {
             && self.server_url.is_some()
             && !backend.replicated()
         {
-            return Err(invalid(format!("--server: the datastore {:?} cannot be shared by servers", backend.name())));
+            return Err(invalid(format!(
+                "--server: the datastore {:?} cannot be shared by servers",
+                backend.name()
+            )));
         }
         if matches!(store, Store::Open(_)) && self.server_url.is_some() {
-            return Err(invalid("--server: a datastore that is passed in cannot join a cluster".to_owned()));
+            return Err(invalid(
+                "--server: a datastore that is passed in cannot join a cluster".to_owned(),
+            ));
         }
         let parse = |flag: &str, secret: &Secret| {
             Token::parse(secret.expose()).map_err(|error| invalid(format!("{flag}: {error}")))
         };
-        let token = self.token.as_ref().map(|text| parse("--token", text)).transpose()?;
-        let agent_token =
-            self.agent_token.as_ref().map(|text| parse("--agent-token", text)).transpose()?.map(|t| t.password());
+        let token = self
+            .token
+            .as_ref()
+            .map(|text| parse("--token", text))
+            .transpose()?;
+        let agent_token = self
+            .agent_token
+            .as_ref()
+            .map(|text| parse("--agent-token", text))
+            .transpose()?
+            .map(|t| t.password());
         if self.heartbeat.is_zero() || self.election_timeout < self.heartbeat * 3 {
-            return Err(invalid("the election timeout must be at least three heartbeats".to_owned()));
+            return Err(invalid(
+                "the election timeout must be at least three heartbeats".to_owned(),
+            ));
         }
         let settings = self.settings.normalized().map_err(invalid)?;
         let layout = Layout::new(&data_dir);
@@ -355,9 +387,15 @@ impl ControlPlaneBuilder {
         let listener = match self.listener {
             None => None,
             Some(listener) => {
-                let bound = listener.local_addr().map_err(|error| invalid(format!("the listener: {error}")))?;
+                let bound = listener
+                    .local_addr()
+                    .map_err(|error| invalid(format!("the listener: {error}")))?;
                 bind_address = bound.ip();
-                Some(listener.try_clone().map_err(|error| invalid(format!("the listener: {error}")))?)
+                Some(
+                    listener
+                        .try_clone()
+                        .map_err(|error| invalid(format!("the listener: {error}")))?,
+                )
             }
         };
         let mut node_ips = self.node_ips;
@@ -379,7 +417,9 @@ impl ControlPlaneBuilder {
             tls_san: self.tls_san,
             token,
             agent_token,
-            server_url: self.server_url.map(|url| url.trim_end_matches('/').to_owned()),
+            server_url: self
+                .server_url
+                .map(|url| url.trim_end_matches('/').to_owned()),
             settings,
             kubeconfig: self.kubeconfig,
             ports: self.ports,
@@ -397,8 +437,11 @@ pub(crate) fn is_node_name(name: &str) -> bool {
     let label = |part: &str| {
         let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
         let bytes = part.as_bytes();
-        edge(bytes.first()) && edge(bytes.last())
-            && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+        edge(bytes.first())
+            && edge(bytes.last())
+            && bytes
+                .iter()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
     };
     name.len() <= 253 && name.split('.').all(label)
 }
@@ -408,7 +451,11 @@ pub(crate) fn default_route_address() -> Option<IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     // 192.0.2.0/24 is reserved for documentation: any route to it is the default route.
     socket.connect("192.0.2.1:9").ok()?;
-    socket.local_addr().ok().map(|address: SocketAddr| address.ip()).filter(|ip| !ip.is_unspecified())
+    socket
+        .local_addr()
+        .ok()
+        .map(|address: SocketAddr| address.ip())
+        .filter(|ip| !ip.is_unspecified())
 }
 
 #[cfg(test)]

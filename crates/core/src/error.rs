@@ -39,7 +39,10 @@ pub enum StartError {
     #[error("cannot join: {0}")]
     Join(#[from] JoinError),
     /// Critical settings differ from the cluster's.
-    #[error("cannot join: settings that all servers must share differ: {}", list(differences))]
+    #[error(
+        "cannot join: settings that all servers must share differ: {}",
+        list(differences)
+    )]
     SettingsDiffer {
         /// One entry per flag.
         differences: Vec<SettingDifference>,
@@ -100,7 +103,9 @@ pub enum StartError {
     )]
     FullTokenToFound,
     /// The token is not the one that the data on disk was made with.
-    #[error("the token does not match this server's data in {data_dir}; use the token that the cluster was created with")]
+    #[error(
+        "the token does not match this server's data in {data_dir}; use the token that the cluster was created with"
+    )]
     OtherToken {
         /// The data directory.
         data_dir: PathBuf,
@@ -149,7 +154,10 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::ForeignData { .. } => 3,
-            Self::Join(_) | Self::SettingsDiffer { .. } | Self::DuplicateNode { .. } | Self::OtherIdentity { .. } => 4,
+            Self::Join(_)
+            | Self::SettingsDiffer { .. }
+            | Self::DuplicateNode { .. }
+            | Self::OtherIdentity { .. } => 4,
             Self::WasMember { .. } | Self::LivingCluster { .. } | Self::FullTokenToFound => 5,
             _ => 1,
         }
@@ -157,7 +165,10 @@ impl StartError {
 }
 
 fn footprints(found: &[Footprint]) -> String {
-    let texts: Vec<_> = found.iter().map(|f| format!("{} ({}: {})", f.path.display(), f.backend, f.description)).collect();
+    let texts: Vec<_> = found
+        .iter()
+        .map(|f| format!("{} ({}: {})", f.path.display(), f.backend, f.description))
+        .collect();
     texts.join("; ")
 }
 

@@ -17,25 +17,43 @@ const SIZE_BYTES_MAX: u64 = 1 << 20;
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, StartError> {
     let read = || {
         let mut bytes = Vec::new();
-        if File::open(path)?.take(SIZE_BYTES_MAX + 1).read_to_end(&mut bytes)? as u64 > SIZE_BYTES_MAX {
+        if File::open(path)?
+            .take(SIZE_BYTES_MAX + 1)
+            .read_to_end(&mut bytes)? as u64
+            > SIZE_BYTES_MAX
+        {
             return Err(io::Error::other("the file is too large"));
         }
         Ok(bytes)
     };
     match read() {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(source) => Err(StartError::File { path: path.to_owned(), source }),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(source) => Err(StartError::File {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
 /// The text of a file, `None` when there is none.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>, StartError> {
-    let Some(bytes) = read(path)? else { return Ok(None) };
-    String::from_utf8(bytes).map(Some).map_err(|_| StartError::File {
-        path: path.to_owned(),
-        source: io::Error::new(io::ErrorKind::InvalidData, "the file is not text"),
-    })
+    let Some(bytes) = read(path)? else {
+        return Ok(None);
+    };
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|_| StartError::File {
+            path: path.to_owned(),
+            source: io::Error::new(io::ErrorKind::InvalidData, "the file is not text"),
+        })
 }
 
 /// Replaces a file: after a crash it has either the old or the new content. Missing
@@ -48,13 +66,19 @@ pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), StartE
         return Ok(());
     }
     let write = || {
-        let dir = path.parent().ok_or_else(|| io::Error::other("the path names no file"))?;
+        let dir = path
+            .parent()
+            .ok_or_else(|| io::Error::other("the path names no file"))?;
         create_dir(dir)?;
         let temporary = temporary_name(path);
         let result = (|| {
             // A leftover of a crash; never somebody else's, because the directory is ours.
             let _ = fs::remove_file(&temporary);
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&temporary)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(PRIVATE)
+                .open(&temporary)?;
             file.write_all(content)?;
             file.set_permissions(Permissions::from_mode(mode))?;
             file.sync_all()?;
@@ -66,7 +90,10 @@ pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), StartE
         result?;
         File::open(dir)?.sync_all()
     };
-    write().map_err(|source| StartError::File { path: path.to_owned(), source })
+    write().map_err(|source| StartError::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Makes `path` a symbolic link to `target` in the same directory.
@@ -80,7 +107,10 @@ pub(crate) fn link(path: &Path, target: &str) -> Result<(), StartError> {
         symlink(target, &temporary)?;
         fs::rename(&temporary, path)
     };
-    link().map_err(|source| StartError::File { path: path.to_owned(), source })
+    link().map_err(|source| StartError::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Creates a directory and its missing parents, mode 0700.
@@ -107,8 +137,18 @@ mod tests {
         write(&path, b"one", PRIVATE).unwrap();
         write(&path, b"two", 0o644).unwrap();
         assert_eq!(read(&path).unwrap().unwrap(), b"two");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o644);
-        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o7777, 0o700);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
+            0o644
+        );
+        assert_eq!(
+            fs::metadata(path.parent().unwrap())
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o7777,
+            0o700
+        );
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 

@@ -19,12 +19,18 @@ const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
 const FIRST_BYTES: Duration = Duration::from_millis(500);
 
 /// Fails when somebody tries to reach a member here within `time`.
-pub(crate) async fn nobody_counts_on_us(addresses: &[SocketAddr], time: Duration) -> Result<(), StartError> {
+pub(crate) async fn nobody_counts_on_us(
+    addresses: &[SocketAddr],
+    time: Duration,
+) -> Result<(), StartError> {
     let mut listeners = Vec::new();
     for address in addresses {
         let listener = TcpListener::bind(address)
             .await
-            .map_err(|source| StartError::Bind { address: address.to_string(), source })?;
+            .map_err(|source| StartError::Bind {
+                address: address.to_string(),
+                source,
+            })?;
         listeners.push(listener);
     }
     let mut tasks = tokio::task::JoinSet::new();
@@ -44,7 +50,10 @@ async fn first_peer(listener: TcpListener) -> (SocketAddr, SocketAddr) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let local = stream.local_addr().or_else(|_| listener.local_addr()).unwrap_or(peer);
+        let local = stream
+            .local_addr()
+            .or_else(|_| listener.local_addr())
+            .unwrap_or(peer);
         if speaks_tls(stream).await {
             return (peer, local);
         }
@@ -65,7 +74,11 @@ mod tests {
     use super::*;
 
     async fn free_address() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+        TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap()
     }
 
     async fn knock(address: SocketAddr, bytes: &'static [u8]) {
@@ -90,7 +103,9 @@ mod tests {
 
         let address = free_address().await;
         let caller = tokio::spawn(knock(address, b"GET /"));
-        nobody_counts_on_us(&[address], Duration::from_millis(300)).await.unwrap();
+        nobody_counts_on_us(&[address], Duration::from_millis(300))
+            .await
+            .unwrap();
         caller.abort();
     }
 

@@ -28,12 +28,22 @@ pub(crate) fn check(config: &Config) -> Result<Verdict, StartError> {
         let mut own_data = false;
         let chosen = match &config.store {
             Store::Kind(backend) => {
-                own_data = !backend.probe(&dir)?.is_empty();
+                for found in backend.probe(&dir)? {
+                    if found.backend == backend.name() {
+                        own_data = true;
+                    } else if !foreign.iter().any(|other| other.path == found.path) {
+                        foreign.push(found);
+                    }
+                }
                 backend.name()
             }
             Store::Open(_) => "",
         };
-        for backend in config.probes.iter().filter(|backend| backend.name() != chosen) {
+        for backend in config
+            .probes
+            .iter()
+            .filter(|backend| backend.name() != chosen)
+        {
             for found in backend.probe(&dir)? {
                 if !foreign.iter().any(|other| other.path == found.path) {
                     foreign.push(found);
@@ -42,7 +52,10 @@ pub(crate) fn check(config: &Config) -> Result<Verdict, StartError> {
         }
         Ok((own_data, foreign))
     };
-    let (own_data, found) = look().map_err(|source| StartError::File { path: config.layout.db(), source })?;
+    let (own_data, found) = look().map_err(|source| StartError::File {
+        path: config.layout.db(),
+        source,
+    })?;
     if !found.is_empty() && !own_data {
         return Err(StartError::ForeignData {
             data_dir: config.layout.db(),
@@ -69,16 +82,30 @@ fn k3s_footprints(dir: &dyn ReadOnlyDir) -> io::Result<Vec<Footprint>> {
     if dir.is_dir("etcd/member/wal")? {
         add("k3s etcd", "etcd", "an etcd member of K3s");
     }
-    if dir.read("state.db", 0, 16).is_ok_and(|start| start == b"SQLite format 3\0") {
+    if dir
+        .read("state.db", 0, 16)
+        .is_ok_and(|start| start == b"SQLite format 3\0")
+    {
         add("k3s sqlite", "state.db", "a SQLite database of K3s");
     }
     let names = match dir.read_dir("state.dqlite") {
         Ok(names) => names,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Vec::new(),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Vec::new()
+        }
         Err(error) => return Err(error),
     };
     if names.iter().any(|name| is_dqlite_data(name)) {
-        add("k3s dqlite", "state.dqlite", "a dqlite member of K3s 1.16 to 1.18");
+        add(
+            "k3s dqlite",
+            "state.dqlite",
+            "a dqlite member of K3s 1.16 to 1.18",
+        );
     }
     Ok(found)
 }
@@ -89,7 +116,9 @@ fn is_dqlite_data(name: &str) -> bool {
     matches!(name, "metadata1" | "metadata2")
         || name.starts_with("snapshot-")
         || name.strip_prefix("open-").is_some_and(digits)
-        || name.split_once('-').is_some_and(|(first, last)| first.len() >= 16 && digits(first) && digits(last))
+        || name
+            .split_once('-')
+            .is_some_and(|(first, last)| first.len() >= 16 && digits(first) && digits(last))
 }
 
 /// A directory of the file system.
@@ -102,7 +131,10 @@ impl RealDir {
 }
 
 fn missing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 fn metadata(path: &Path) -> io::Result<Option<fs::Metadata>> {
@@ -139,7 +171,9 @@ impl ReadOnlyDir for RealDir {
     }
 
     fn file_size_bytes(&self, path: &str) -> io::Result<Option<u64>> {
-        Ok(metadata(&self.at(path))?.filter(fs::Metadata::is_file).map(|metadata| metadata.len()))
+        Ok(metadata(&self.at(path))?
+            .filter(fs::Metadata::is_file)
+            .map(|metadata| metadata.len()))
     }
 
     fn is_dir(&self, path: &str) -> io::Result<bool> {
@@ -156,7 +190,11 @@ mod tests {
     fn k3s_stores_are_recognised_by_content() {
         let dir = tempfile::tempdir().unwrap();
         let look = || -> Vec<String> {
-            k3s_footprints(&RealDir(dir.path().into())).unwrap().into_iter().map(|f| f.backend).collect()
+            k3s_footprints(&RealDir(dir.path().into()))
+                .unwrap()
+                .into_iter()
+                .map(|f| f.backend)
+                .collect()
         };
         assert!(look().is_empty());
         fs::create_dir_all(dir.path().join("state.dqlite")).unwrap();
@@ -164,7 +202,12 @@ mod tests {
         fs::write(dir.path().join("state.db"), "something").unwrap();
         fs::create_dir_all(dir.path().join("etcd")).unwrap();
         assert!(look().is_empty());
-        fs::write(dir.path().join("state.dqlite/0000000000000001-0000000000000005"), "").unwrap();
+        fs::write(
+            dir.path()
+                .join("state.dqlite/0000000000000001-0000000000000005"),
+            "",
+        )
+        .unwrap();
         fs::write(dir.path().join("state.db"), b"SQLite format 3\0more").unwrap();
         fs::create_dir_all(dir.path().join("etcd/member/wal")).unwrap();
         assert_eq!(look(), ["k3s etcd", "k3s sqlite", "k3s dqlite"]);

@@ -83,21 +83,33 @@ pub(crate) fn is_complete(layout: &Layout) -> Result<bool, StartError> {
 /// Makes what is missing of a new cluster's identity; what is there stays.
 pub(crate) fn create(config: &Config) -> Result<(), StartError> {
     let (layout, now) = (&config.layout, config.env.clock.wall());
-    let stamp = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let stamp = now
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
     for (name, common_name) in CAS {
-        let (cert, key) = (layout.tls(&format!("{name}.crt")), layout.tls(&format!("{name}.key")));
+        let (cert, key) = (
+            layout.tls(&format!("{name}.crt")),
+            layout.tls(&format!("{name}.key")),
+        );
         // The certificate is written last, so it says that the pair is complete.
         if files::read(&cert)?.is_some() {
             continue;
         }
-        let ca = Authority::generate(&format!("{common_name}@{stamp}"), now)
-            .map_err(|source| StartError::Pki { path: cert.clone(), source })?;
+        let ca = Authority::generate(&format!("{common_name}@{stamp}"), now).map_err(|source| {
+            StartError::Pki {
+                path: cert.clone(),
+                source,
+            }
+        })?;
         files::write(&key, ca.key_pem().expose().as_bytes(), PRIVATE)?;
         files::write(&cert, ca.cert_pem().as_bytes(), 0o644)?;
     }
     let key = layout.tls("service.key");
     if files::read(&key)?.is_none() {
-        let pem = trivet_pki::generate_key_pem().map_err(|source| StartError::Pki { path: key.clone(), source })?;
+        let pem = trivet_pki::generate_key_pem().map_err(|source| StartError::Pki {
+            path: key.clone(),
+            source,
+        })?;
         files::write(&key, pem.expose().as_bytes(), PRIVATE)?;
     }
     if files::read(&layout.passwd())?.is_none() {
@@ -106,7 +118,11 @@ pub(crate) fn create(config: &Config) -> Result<(), StartError> {
             None => trivet_join::random_password(&*config.env.rng),
         };
         let agent = config.agent_token.clone().unwrap_or_else(|| server.clone());
-        files::write(&layout.passwd(), Passwd::new(&server, &agent).to_text().as_bytes(), PRIVATE)?;
+        files::write(
+            &layout.passwd(),
+            Passwd::new(&server, &agent).to_text().as_bytes(),
+            PRIVATE,
+        )?;
     }
     Ok(())
 }
@@ -115,9 +131,19 @@ pub(crate) fn create(config: &Config) -> Result<(), StartError> {
 pub(crate) fn bundle(layout: &Layout) -> Result<BootstrapBundle, StartError> {
     let mut bundle = BootstrapBundle::default();
     for (name, path) in shared_files(layout) {
-        let Some(content) = files::read(&path)? else { continue };
-        let changed = std::fs::metadata(&path).and_then(|meta| meta.modified()).unwrap_or(UNIX_EPOCH);
-        bundle.files.insert(name.to_owned(), BootstrapFile { timestamp: rfc3339(changed), content });
+        let Some(content) = files::read(&path)? else {
+            continue;
+        };
+        let changed = std::fs::metadata(&path)
+            .and_then(|meta| meta.modified())
+            .unwrap_or(UNIX_EPOCH);
+        bundle.files.insert(
+            name.to_owned(),
+            BootstrapFile {
+                timestamp: rfc3339(changed),
+                content,
+            },
+        );
     }
     Ok(bundle)
 }
@@ -127,11 +153,16 @@ pub(crate) fn bundle(layout: &Layout) -> Result<BootstrapBundle, StartError> {
 pub(crate) fn check_bundle(layout: &Layout, bundle: &BootstrapBundle) -> Result<(), StartError> {
     for (name, path) in shared_files(layout) {
         let Some(file) = bundle.files.get(name) else {
-            return Err(StartError::Bootstrap(format!("the cluster's bootstrap data has no {name}")));
+            return Err(StartError::Bootstrap(format!(
+                "the cluster's bootstrap data has no {name}"
+            )));
         };
         // Passwords may have changed since; keys and CAs may not.
         if name != "PasswdFile" && files::read(&path)?.is_some_and(|own| own != file.content) {
-            return Err(StartError::OtherIdentity { path, server_dir: layout.server() });
+            return Err(StartError::OtherIdentity {
+                path,
+                server_dir: layout.server(),
+            });
         }
     }
     Ok(())
@@ -140,8 +171,14 @@ pub(crate) fn check_bundle(layout: &Layout, bundle: &BootstrapBundle) -> Result<
 /// Writes a checked bundle.
 pub(crate) fn adopt(layout: &Layout, bundle: &BootstrapBundle) -> Result<(), StartError> {
     for (name, path) in shared_files(layout) {
-        let Some(file) = bundle.files.get(name) else { continue };
-        let mode = if path.extension().is_some_and(|extension| extension == "crt") { 0o644 } else { PRIVATE };
+        let Some(file) = bundle.files.get(name) else {
+            continue;
+        };
+        let mode = if path.extension().is_some_and(|extension| extension == "crt") {
+            0o644
+        } else {
+            PRIVATE
+        };
         files::write(&path, &file.content, mode)?;
     }
     Ok(())
@@ -151,7 +188,8 @@ pub(crate) fn adopt(layout: &Layout, bundle: &BootstrapBundle) -> Result<(), Sta
 pub(crate) fn load(config: &Config) -> Result<Identity, StartError> {
     let layout = &config.layout;
     let server_ca = authority(layout, "server-ca")?;
-    trivet_pki::check_clock(server_ca.cert_pem().as_bytes(), config.env.clock.wall()).map_err(StartError::Clock)?;
+    trivet_pki::check_clock(server_ca.cert_pem().as_bytes(), config.env.clock.wall())
+        .map_err(StartError::Clock)?;
     let passwd = Passwd::parse(&text(layout.passwd())?);
     let missing = || StartError::File {
         path: layout.passwd(),
@@ -159,11 +197,20 @@ pub(crate) fn load(config: &Config) -> Result<Identity, StartError> {
     };
     let server = passwd.password("server").ok_or_else(missing)?;
     passwd.password("node").ok_or_else(missing)?;
-    if config.token.as_ref().is_some_and(|token| token.password() != *server) {
-        return Err(StartError::OtherToken { data_dir: layout.data_dir().to_owned() });
+    if config
+        .token
+        .as_ref()
+        .is_some_and(|token| token.password() != *server)
+    {
+        return Err(StartError::OtherToken {
+            data_dir: layout.data_dir().to_owned(),
+        });
     }
-    let ca_hash = trivet_pki::ca_hash(server_ca.cert_pem().as_bytes())
-        .map_err(|source| StartError::Pki { path: layout.tls("server-ca.crt"), source })?;
+    let ca_hash =
+        trivet_pki::ca_hash(server_ca.cert_pem().as_bytes()).map_err(|source| StartError::Pki {
+            path: layout.tls("server-ca.crt"),
+            source,
+        })?;
     Ok(Identity {
         client_ca: authority(layout, "client-ca")?,
         service_key: Secret::new(text(layout.tls("service.key"))?),
@@ -176,12 +223,15 @@ pub(crate) fn load(config: &Config) -> Result<Identity, StartError> {
 fn authority(layout: &Layout, name: &str) -> Result<Authority, StartError> {
     let path = layout.tls(&format!("{name}.crt"));
     let key = Secret::new(text(layout.tls(&format!("{name}.key")))?);
-    Authority::from_pem(&text(path.clone())?, key.expose()).map_err(|source| StartError::Pki { path, source })
+    Authority::from_pem(&text(path.clone())?, key.expose())
+        .map_err(|source| StartError::Pki { path, source })
 }
 
 fn text(path: PathBuf) -> Result<String, StartError> {
-    files::read_text(&path)?
-        .ok_or_else(|| StartError::File { source: std::io::ErrorKind::NotFound.into(), path })
+    files::read_text(&path)?.ok_or_else(|| StartError::File {
+        source: std::io::ErrorKind::NotFound.into(),
+        path,
+    })
 }
 
 /// Names in a leaf.
@@ -192,20 +242,104 @@ enum Names {
 }
 
 /// One leaf: file name, CA, common name, organization, usage, names.
-struct Row(&'static str, &'static str, &'static str, Option<&'static str>, Usage, Names);
+struct Row(
+    &'static str,
+    &'static str,
+    &'static str,
+    Option<&'static str>,
+    Usage,
+    Names,
+);
 
 const LEAVES: [Row; 11] = [
-    Row("client-admin", "client-ca", "system:admin", Some("system:masters"), Usage::Client, Names::None),
-    Row("client-supervisor", "client-ca", "system:k3s-supervisor", Some("system:masters"), Usage::Client, Names::None),
-    Row("client-kube-apiserver", "client-ca", "system:apiserver", Some("system:masters"), Usage::Client, Names::None),
-    Row("client-controller", "client-ca", "system:kube-controller-manager", None, Usage::Client, Names::None),
-    Row("client-scheduler", "client-ca", "system:kube-scheduler", None, Usage::Client, Names::None),
-    Row("client-kube-proxy", "client-ca", "system:kube-proxy", None, Usage::Client, Names::None),
-    Row("client-auth-proxy", "request-header-ca", "system:auth-proxy", None, Usage::Client, Names::None),
-    Row("serving-kube-apiserver", "server-ca", "kube-apiserver", None, Usage::Server, Names::Api),
-    Row("etcd/client", "etcd/server-ca", "etcd-client", None, Usage::Client, Names::None),
-    Row("etcd/server-client", "etcd/server-ca", "etcd-server", None, Usage::ServerAndClient, Names::Store),
-    Row("etcd/peer-server-client", "etcd/peer-ca", "etcd-peer", None, Usage::ServerAndClient, Names::Store),
+    Row(
+        "client-admin",
+        "client-ca",
+        "system:admin",
+        Some("system:masters"),
+        Usage::Client,
+        Names::None,
+    ),
+    Row(
+        "client-supervisor",
+        "client-ca",
+        "system:k3s-supervisor",
+        Some("system:masters"),
+        Usage::Client,
+        Names::None,
+    ),
+    Row(
+        "client-kube-apiserver",
+        "client-ca",
+        "system:apiserver",
+        Some("system:masters"),
+        Usage::Client,
+        Names::None,
+    ),
+    Row(
+        "client-controller",
+        "client-ca",
+        "system:kube-controller-manager",
+        None,
+        Usage::Client,
+        Names::None,
+    ),
+    Row(
+        "client-scheduler",
+        "client-ca",
+        "system:kube-scheduler",
+        None,
+        Usage::Client,
+        Names::None,
+    ),
+    Row(
+        "client-kube-proxy",
+        "client-ca",
+        "system:kube-proxy",
+        None,
+        Usage::Client,
+        Names::None,
+    ),
+    Row(
+        "client-auth-proxy",
+        "request-header-ca",
+        "system:auth-proxy",
+        None,
+        Usage::Client,
+        Names::None,
+    ),
+    Row(
+        "serving-kube-apiserver",
+        "server-ca",
+        "kube-apiserver",
+        None,
+        Usage::Server,
+        Names::Api,
+    ),
+    Row(
+        "etcd/client",
+        "etcd/server-ca",
+        "etcd-client",
+        None,
+        Usage::Client,
+        Names::None,
+    ),
+    Row(
+        "etcd/server-client",
+        "etcd/server-ca",
+        "etcd-server",
+        None,
+        Usage::ServerAndClient,
+        Names::Store,
+    ),
+    Row(
+        "etcd/peer-server-client",
+        "etcd/peer-ca",
+        "etcd-peer",
+        None,
+        Usage::ServerAndClient,
+        Names::Store,
+    ),
 ];
 
 /// Issues the leaves that are missing, about to expire, signed by another CA or for other
@@ -214,14 +348,24 @@ pub(crate) fn issue_leaves(config: &Config) -> Result<(), StartError> {
     let (layout, now) = (&config.layout, config.env.clock.wall());
     let (dns, ips) = api_names(config);
     for Row(name, ca, common_name, organization, usage, names) in LEAVES {
-        let (cert_path, key_path) = (layout.tls(&format!("{name}.crt")), layout.tls(&format!("{name}.key")));
-        let failed = |source| StartError::Pki { path: cert_path.clone(), source };
+        let (cert_path, key_path) = (
+            layout.tls(&format!("{name}.crt")),
+            layout.tls(&format!("{name}.key")),
+        );
+        let failed = |source| StartError::Pki {
+            path: cert_path.clone(),
+            source,
+        };
         let ca = authority(layout, ca)?;
         let (dns, ips) = match names {
             Names::None => (Vec::new(), Vec::new()),
             Names::Api => (dns.clone(), ips.clone()),
             Names::Store => {
-                let dns = dns.iter().filter(|name| !name.starts_with("kubernetes")).cloned().collect();
+                let dns = dns
+                    .iter()
+                    .filter(|name| !name.starts_with("kubernetes"))
+                    .cloned()
+                    .collect();
                 (dns, ips.clone())
             }
         };
@@ -244,10 +388,17 @@ pub(crate) fn issue_leaves(config: &Config) -> Result<(), StartError> {
         files::write(&key_path, leaf.key_pem.expose().as_bytes(), PRIVATE)?;
         files::write(&cert_path, leaf.cert_pem.as_bytes(), 0o644)?;
     }
-    for name in ["client-kubelet.key", "serving-kubelet.key", "client-k3s-controller.key"] {
+    for name in [
+        "client-kubelet.key",
+        "serving-kubelet.key",
+        "client-k3s-controller.key",
+    ] {
         let path = layout.tls(name);
         if files::read(&path)?.is_none() {
-            let key = trivet_pki::generate_key_pem().map_err(|source| StartError::Pki { path: path.clone(), source })?;
+            let key = trivet_pki::generate_key_pem().map_err(|source| StartError::Pki {
+                path: path.clone(),
+                source,
+            })?;
             files::write(&path, key.expose().as_bytes(), PRIVATE)?;
         }
     }
@@ -257,11 +408,20 @@ pub(crate) fn issue_leaves(config: &Config) -> Result<(), StartError> {
 /// Every name and address that this server answers to.
 fn api_names(config: &Config) -> (Vec<String>, Vec<IpAddr>) {
     let domain = &config.settings.cluster_domain;
-    let mut dns: Vec<String> =
-        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"].map(str::to_owned).to_vec();
+    let mut dns: Vec<String> = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "localhost",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     dns.push(format!("kubernetes.default.svc.{domain}"));
     dns.push(config.node_name.clone());
-    let mut ips = vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)];
+    let mut ips = vec![
+        IpAddr::from([127, 0, 0, 1]),
+        IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
+    ];
     ips.extend(config.settings.service_ips());
     ips.extend(&config.node_ips);
     ips.extend(config.advertise_address);
@@ -277,15 +437,27 @@ fn api_names(config: &Config) -> (Vec<String>, Vec<IpAddr>) {
 }
 
 /// Writes the token files and the kubeconfig.
-pub(crate) fn write_tokens(config: &Config, identity: &Identity, url: &str) -> Result<(), StartError> {
+pub(crate) fn write_tokens(
+    config: &Config,
+    identity: &Identity,
+    url: &str,
+) -> Result<(), StartError> {
     let layout = &config.layout;
     let line = |token: Token| format!("{}\n", token.to_secret().expose());
-    files::write(&layout.token(), line(identity.server_token()).as_bytes(), PRIVATE)?;
+    files::write(
+        &layout.token(),
+        line(identity.server_token()).as_bytes(),
+        PRIVATE,
+    )?;
     files::link(&layout.node_token(), "token")?;
     if identity.password("node") == identity.password("server") {
         files::link(&layout.agent_token(), "token")?;
     } else {
-        files::write(&layout.agent_token(), line(identity.agent_token()).as_bytes(), PRIVATE)?;
+        files::write(
+            &layout.agent_token(),
+            line(identity.agent_token()).as_bytes(),
+            PRIVATE,
+        )?;
     }
     let cert = text(layout.tls("client-admin.crt"))?;
     let key = Secret::new(text(layout.tls("client-admin.key"))?);
@@ -295,29 +467,65 @@ pub(crate) fn write_tokens(config: &Config, identity: &Identity, url: &str) -> R
         cert.as_bytes(),
         key.expose().as_bytes(),
     );
-    files::write(&layout.server().join("cred/admin.kubeconfig"), kubeconfig.as_bytes(), PRIVATE)?;
+    files::write(
+        &layout.server().join("cred/admin.kubeconfig"),
+        kubeconfig.as_bytes(),
+        PRIVATE,
+    )?;
     if let Some(output) = &config.kubeconfig {
         files::write(&output.path, kubeconfig.as_bytes(), output.mode)?;
     }
     Ok(())
 }
 
+/// Second line of the member's file once the store took the member in.
+const JOINED: &str = "joined";
+
+/// The member's file: its name, and whether it ever was a member.
+fn member(config: &Config) -> Result<Option<(String, bool)>, StartError> {
+    let Some(text) = files::read_text(&config.layout.member_name())? else {
+        return Ok(None);
+    };
+    let mut lines = text.lines().map(str::trim);
+    let name = lines.next().filter(|name| !name.is_empty());
+    Ok(name.map(|name| (name.to_owned(), lines.next() == Some(JOINED))))
+}
+
+/// Name of this server's member, if it has one.
+pub(crate) fn known_member_name(config: &Config) -> Result<Option<String>, StartError> {
+    Ok(member(config)?.map(|(name, _)| name))
+}
+
+/// Whether founding or joining was ever completed. A store that was left half-made has data,
+/// but it cannot resume by itself.
+pub(crate) fn is_member(config: &Config) -> Result<bool, StartError> {
+    Ok(member(config)?.is_some_and(|(_, joined)| joined))
+}
+
 /// Name of this server's member, `<node>-<8 hex>`; made up on first use.
 pub(crate) fn member_name(config: &Config) -> Result<String, StartError> {
-    let path = config.layout.member_name();
-    if let Some(name) = files::read_text(&path)? {
-        let name = name.trim();
-        if !name.is_empty() {
-            return Ok(name.to_owned());
-        }
+    if let Some(name) = known_member_name(config)? {
+        return Ok(name);
     }
     let mut suffix = [0; 4];
     config.env.rng.fill(&mut suffix);
     let name = format!("{}-{}", config.node_name, trivet_pki::hex_encode(&suffix));
-    files::write(&path, format!("{name}\n").as_bytes(), PRIVATE)?;
+    files::write(
+        &config.layout.member_name(),
+        format!("{name}\n").as_bytes(),
+        PRIVATE,
+    )?;
     Ok(name)
 }
 
+/// Notes that the store took the member in.
+pub(crate) fn set_joined(config: &Config) -> Result<(), StartError> {
+    let text = format!("{}\n{JOINED}\n", member_name(config)?);
+    files::write(&config.layout.member_name(), text.as_bytes(), PRIVATE)
+}
+
 fn rfc3339(at: SystemTime) -> String {
-    OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default()
+    OffsetDateTime::from(at)
+        .format(&Rfc3339)
+        .unwrap_or_default()
 }

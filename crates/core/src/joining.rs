@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use trivet_join::{
-    BootstrapBundle, ConnectOptions, DbInfo, JoinError, Role, Supervisor, Token,
+    BootstrapBundle, ConnectOptions, DbInfo, DbMember, JoinError, Role, Supervisor, Token,
 };
 use trivet_pki::Secret;
 
@@ -20,6 +20,17 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How often a line says what is being waited for.
 const MESSAGE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// In which state a server asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// It has no store.
+    New,
+    /// Its store was left half-made by an earlier attempt, and will go on from there.
+    Unfinished,
+    /// It is a member that lost the shared files.
+    Member,
+}
+
 /// What a server that was accepted got.
 #[derive(Debug)]
 pub(crate) struct Admission {
@@ -31,15 +42,18 @@ pub(crate) struct Admission {
 
 /// Asks `url` until it accepts or refuses. A server that answers "not ready" is waited for; one
 /// that cannot be reached is tried for [`Config::join_timeout`].
-pub(crate) async fn ask(config: &Config, url: &str, new_member: bool) -> Result<Admission, StartError> {
+pub(crate) async fn ask(config: &Config, url: &str, asker: Asker) -> Result<Admission, StartError> {
     let Some(token) = config.token.clone() else {
-        return Err(JoinError::NoToken { url: url.to_owned() }.into());
+        return Err(JoinError::NoToken {
+            url: url.to_owned(),
+        }
+        .into());
     };
     let clock = &config.env.clock;
     let started = clock.monotonic();
     let (mut unreachable_since, mut told_at) = (None, None);
     loop {
-        let error = match attempt(config, url, &token, new_member).await {
+        let error = match attempt(config, url, &token, asker).await {
             Err(StartError::Join(error)) if error.is_transient() => error,
             other => return other,
         };
@@ -62,7 +76,12 @@ pub(crate) async fn ask(config: &Config, url: &str, new_member: bool) -> Result<
 }
 
 /// One attempt: token, CA, settings, shared files, names.
-async fn attempt(config: &Config, url: &str, token: &Token, new_member: bool) -> Result<Admission, StartError> {
+async fn attempt(
+    config: &Config,
+    url: &str,
+    token: &Token,
+    asker: Asker,
+) -> Result<Admission, StartError> {
     let options = ConnectOptions {
         url: url.to_owned(),
         dial: None,
@@ -75,7 +94,9 @@ async fn attempt(config: &Config, url: &str, token: &Token, new_member: bool) ->
     let theirs = match server.settings().await {
         Ok(theirs) => theirs,
         Err(JoinError::WrongToken { address }) => {
-            return Err(why_refused(&server, &token.password(), address).await.into());
+            return Err(why_refused(&server, &token.password(), address)
+                .await
+                .into());
         }
         Err(error) => return Err(error.into()),
     };
@@ -87,25 +108,55 @@ async fn attempt(config: &Config, url: &str, token: &Token, new_member: bool) ->
     identity::check_bundle(&config.layout, &bundle)?;
     check_agent_token(config, &bundle)?;
     let info = server.db_info().await?;
-    if new_member {
-        check_node_name(&config.node_name, &info)?;
+    if asker != Asker::Member {
+        let own = identity::known_member_name(config)?;
+        match name_in_use(&config.node_name, own.as_deref(), &info) {
+            NameUse::Free => {}
+            NameUse::Own(_) if asker == Asker::Unfinished => {}
+            // It never had any data, so it never voted and nothing depends on it.
+            NameUse::Own(member) if member.is_learner => {
+                remove_leftover(&server, &member.name).await?;
+            }
+            NameUse::Own(member) | NameUse::Taken(member) => {
+                return Err(StartError::DuplicateNode {
+                    node: config.node_name.clone(),
+                    member: member.name.clone(),
+                    peer_url: member.peer_urls.first().cloned().unwrap_or_default(),
+                });
+            }
+        }
     }
-    Ok(Admission { bundle, peer_urls: peer_urls(&info, url) })
+    Ok(Admission {
+        bundle,
+        peer_urls: peer_urls(&info, url),
+    })
 }
 
 /// The server token was refused: is it the agents'?
 async fn why_refused(server: &Supervisor, password: &Secret, address: String) -> JoinError {
-    let auth = trivet_https::Auth::Basic { user: Role::Node.user().to_owned(), password: password.clone() };
+    let auth = trivet_https::Auth::Basic {
+        user: Role::Node.user().to_owned(),
+        password: password.clone(),
+    };
     let as_agent = match server.with_auth(auth) {
         Ok(server) => server.settings().await.is_ok(),
         Err(_) => false,
     };
-    if as_agent { JoinError::AgentTokenForServer { address } } else { JoinError::WrongToken { address } }
+    if as_agent {
+        JoinError::AgentTokenForServer { address }
+    } else {
+        JoinError::WrongToken { address }
+    }
 }
 
 fn check_agent_token(config: &Config, bundle: &BootstrapBundle) -> Result<(), StartError> {
-    let Some(ours) = &config.agent_token else { return Ok(()) };
-    let text = bundle.files.get("PasswdFile").map(|file| String::from_utf8_lossy(&file.content).into_owned());
+    let Some(ours) = &config.agent_token else {
+        return Ok(());
+    };
+    let text = bundle
+        .files
+        .get("PasswdFile")
+        .map(|file| String::from_utf8_lossy(&file.content).into_owned());
     let theirs = Passwd::parse(&text.unwrap_or_default());
     if theirs.password("node") == Some(ours) {
         return Ok(());
@@ -119,21 +170,87 @@ fn check_agent_token(config: &Config, bundle: &BootstrapBundle) -> Result<(), St
     })
 }
 
-fn check_node_name(node: &str, info: &DbInfo) -> Result<(), StartError> {
+/// Who has the node name in the cluster.
+#[derive(Debug)]
+enum NameUse<'a> {
+    /// Nobody.
+    Free,
+    /// Another server.
+    Taken(&'a DbMember),
+    /// An earlier attempt of this server.
+    Own(&'a DbMember),
+}
+
+fn name_in_use<'a>(node: &str, own_member: Option<&str>, info: &'a DbInfo) -> NameUse<'a> {
     match info.members.iter().find(|member| member.node() == node) {
-        Some(member) => Err(StartError::DuplicateNode {
-            node: node.to_owned(),
-            member: member.name.clone(),
-            peer_url: member.peer_urls.first().cloned().unwrap_or_default(),
-        }),
-        None => Ok(()),
+        None => NameUse::Free,
+        Some(member) if Some(member.name.as_str()) == own_member => NameUse::Own(member),
+        Some(member) => NameUse::Taken(member),
     }
 }
 
+async fn remove_leftover(server: &Supervisor, member: &str) -> Result<(), StartError> {
+    tracing::info!(
+        member,
+        "removing the member of an earlier, unfinished attempt to join"
+    );
+    server.remove_member(member).await.map_err(Into::into)
+}
+
 fn peer_urls(info: &DbInfo, asked: &str) -> Vec<String> {
-    let host = asked.strip_prefix("https://").and_then(|rest| rest.rsplit_once(':')).map_or(asked, |(host, _)| host);
-    let mut urls: Vec<String> =
-        info.members.iter().filter(|member| !member.is_learner).flat_map(|member| member.peer_urls.clone()).collect();
+    let host = asked
+        .strip_prefix("https://")
+        .and_then(|rest| rest.rsplit_once(':'))
+        .map_or(asked, |(host, _)| host);
+    let mut urls: Vec<String> = info
+        .members
+        .iter()
+        .filter(|member| !member.is_learner)
+        .flat_map(|member| member.peer_urls.clone())
+        .collect();
     urls.sort_by_key(|url| !url.contains(&format!("//{host}:")));
     urls
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart() {
+        let info = DbInfo {
+            members: vec![DbMember {
+                id: 1,
+                name: "server-1-00000001".to_owned(),
+                peer_urls: vec!["https://10.0.0.1:2380".to_owned()],
+                client_urls: Vec::new(),
+                is_learner: false,
+            }],
+        };
+        let used = |node: &str, own: Option<&str>| format!("{:?}", name_in_use(node, own, &info));
+        assert_eq!(used("server-2", None), "Free");
+        assert_eq!(used("server", None), "Free");
+        assert!(used("server-1", None).starts_with("Taken"));
+        assert!(used("server-1", Some("server-1-00000002")).starts_with("Taken"));
+        assert!(used("server-1", Some("server-1-00000001")).starts_with("Own"));
+    }
+
+    #[test]
+    fn the_asked_server_comes_first() {
+        let member = |host: &str| DbMember {
+            id: 1,
+            name: String::new(),
+            peer_urls: vec![format!("https://{host}:2380")],
+            client_urls: Vec::new(),
+            is_learner: false,
+        };
+        let info = DbInfo {
+            members: vec![member("10.0.0.1"), member("10.0.0.2"), member("10.0.0.3")],
+        };
+        assert_eq!(
+            peer_urls(&info, "https://10.0.0.2:6443")[0],
+            "https://10.0.0.2:2380"
+        );
+        assert_eq!(peer_urls(&info, "https://lb.example:6443").len(), 3);
+    }
 }

@@ -8,7 +8,8 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use trivet_apiserver::{
-    ApiConfig, ApiServer, ClientCertificate, Limits, NetworkConfig, ServiceAccountConfig, Timings, VersionInfo,
+    ApiConfig, ApiServer, ClientCertificate, Limits, NetworkConfig, ServiceAccountConfig, Timings,
+    VersionInfo,
 };
 use trivet_datastore::Datastore;
 use trivet_https::Body;
@@ -26,22 +27,34 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 #[async_trait]
 pub(crate) trait KubeApi: Send + Sync + 'static {
     /// Answers one request of a client with this certificate.
-    async fn handle(&self, request: Request<Body>, certificate: Option<PeerName>) -> Response<Body>;
+    async fn handle(&self, request: Request<Body>, certificate: Option<PeerName>)
+    -> Response<Body>;
 }
 
 #[async_trait]
 impl KubeApi for ApiServer {
-    async fn handle(&self, request: Request<Body>, certificate: Option<PeerName>) -> Response<Body> {
+    async fn handle(
+        &self,
+        request: Request<Body>,
+        certificate: Option<PeerName>,
+    ) -> Response<Body> {
         let certificate = certificate.map(|name| ClientCertificate {
             common_name: name.common_name,
             organizations: name.organizations,
         });
-        Self::handle(self, request, certificate).await.map(|body| body.map_err(|never| match never {}).boxed_unsync())
+        Self::handle(self, request, certificate)
+            .await
+            .map(|body| body.map_err(|never| match never {}).boxed_unsync())
     }
 }
 
 /// A call from within, as an administrator. Failures to read the answer are 500.
-pub(crate) async fn call(api: &dyn KubeApi, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
+pub(crate) async fn call(
+    api: &dyn KubeApi,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> (StatusCode, Value) {
     let failed = (StatusCode::INTERNAL_SERVER_ERROR, Value::Null);
     let bytes = body.map_or_else(Bytes::new, |value| value.to_string().into());
     let request = Request::builder()
@@ -57,7 +70,10 @@ pub(crate) async fn call(api: &dyn KubeApi, method: Method, path: &str, body: Op
     };
     let (parts, body) = api.handle(request, Some(caller)).await.into_parts();
     match read(body).await {
-        Some(bytes) => (parts.status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)),
+        Some(bytes) => (
+            parts.status,
+            serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        ),
         None => failed,
     }
 }
@@ -93,7 +109,10 @@ pub(crate) fn api_server(
             Some((address.parse().ok()?, prefix.parse().ok()?))
         })
         .ok_or_else(|| StartError::Api("--service-cidr is not an address range".to_owned()))?;
-    let advertise = (config.advertise_address.unwrap_or_else(|| config.node_ip()), config.advertise_port.unwrap_or(port));
+    let advertise = (
+        config.advertise_address.unwrap_or_else(|| config.node_ip()),
+        config.advertise_port.unwrap_or(port),
+    );
     ApiServer::new(ApiConfig {
         datastore,
         env: config.env.clone(),
@@ -105,7 +124,10 @@ pub(crate) fn api_server(
             platform: platform(),
         },
         advertise: advertise.into(),
-        network: NetworkConfig { service_cidr, cluster_domain: settings.cluster_domain.clone() },
+        network: NetworkConfig {
+            service_cidr,
+            cluster_domain: settings.cluster_domain.clone(),
+        },
         root_ca_pem: identity.server_ca.cert_pem().to_owned(),
         service_accounts: ServiceAccountConfig {
             signing_key_pem: identity.service_key.expose().to_owned(),

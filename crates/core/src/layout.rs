@@ -12,7 +12,9 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub(crate) fn new(data_dir: &Path) -> Self {
-        Self { data_dir: data_dir.to_owned() }
+        Self {
+            data_dir: data_dir.to_owned(),
+        }
     }
 
     pub(crate) fn data_dir(&self) -> &Path {
@@ -47,7 +49,7 @@ impl Layout {
         self.server().join("db")
     }
 
-    /// Name of this server's member: not in the store's own directory, which is the store's,
+    /// Name of this server's member, and whether it joined: not in the store's own directory, which is the store's,
     /// and not in `db/etcd`, which is K3s's.
     pub(crate) fn member_name(&self) -> PathBuf {
         self.db().join("member-name")

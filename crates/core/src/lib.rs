@@ -83,6 +83,8 @@ impl ControlPlane {
 
 impl std::fmt::Debug for ControlPlane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ControlPlane").field("node_name", &self.config.node_name).finish_non_exhaustive()
+        f.debug_struct("ControlPlane")
+            .field("node_name", &self.config.node_name)
+            .finish_non_exhaustive()
     }
 }

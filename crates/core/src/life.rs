@@ -25,7 +25,12 @@ const REMEMBER_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a peer may take to accept a connection before it counts as down.
 const PEER_PROBE: Duration = Duration::from_millis(500);
 
-pub(crate) fn spawn(shared: &Arc<Shared>, opened: &Opened, stop: &CancellationToken, tasks: &TaskTracker) {
+pub(crate) fn spawn(
+    shared: &Arc<Shared>,
+    opened: &Opened,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) {
     let until_stopped = |work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
         let stop = stop.clone();
         tasks.spawn(async move {
@@ -84,14 +89,19 @@ async fn watch_store(shared: Arc<Shared>, opened: Opened) {
             if let Some(waited) = shared.wait_is_over()
                 && told.take().is_some()
             {
-                tracing::info!(waited_seconds = waited.as_secs(), "the datastore is writable again");
+                tracing::info!(
+                    waited_seconds = waited.as_secs(),
+                    "the datastore is writable again"
+                );
             }
         } else {
             let now = shared.config.env.clock.monotonic();
             let reason = missing(&opened).await;
             let waited = shared.wait_for(&reason);
             // A change of leader is not worth a line.
-            let due = told.map_or(waited >= Duration::from_secs(2), |at| now.saturating_sub(at) >= MESSAGE_INTERVAL);
+            let due = told.map_or(waited >= Duration::from_secs(2), |at| {
+                now.saturating_sub(at) >= MESSAGE_INTERVAL
+            });
             if due {
                 told = Some(now);
                 tracing::warn!(reason, waited_seconds = waited.as_secs(), "waiting");
@@ -111,7 +121,11 @@ async fn missing(opened: &Opened) -> String {
         },
     };
     let silent = silent_peers(&status).await;
-    let base = format!("no quorum: {} of {} servers must run", status.quorum(), status.voters());
+    let base = format!(
+        "no quorum: {} of {} servers must run",
+        status.quorum(),
+        status.voters()
+    );
     if silent.is_empty() {
         format!("{base}; all answer, an election is under way")
     } else {
@@ -121,19 +135,33 @@ async fn missing(opened: &Opened) -> String {
 
 /// Members whose peer port nobody answers.
 async fn silent_peers(status: &ClusterStatus) -> Vec<String> {
-    let probes = status.members.iter().filter(|member| member.id != status.local).map(|member| async move {
-        let address = member.peer_urls.first().and_then(|url| url.strip_prefix("https://"))?;
-        match tokio::time::timeout(PEER_PROBE, TcpStream::connect(address)).await {
-            Ok(Ok(_)) => None,
-            _ => Some(format!("{} ({address})", member.name)),
-        }
-    });
-    futures_util::future::join_all(probes).await.into_iter().flatten().collect()
+    let probes = status
+        .members
+        .iter()
+        .filter(|member| member.id != status.local)
+        .map(|member| async move {
+            let address = member
+                .peer_urls
+                .first()
+                .and_then(|url| url.strip_prefix("https://"))?;
+            match tokio::time::timeout(PEER_PROBE, TcpStream::connect(address)).await {
+                Ok(Ok(_)) => None,
+                _ => Some(format!("{} ({address})", member.name)),
+            }
+        });
+    futures_util::future::join_all(probes)
+        .await
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Keeps the memory of the other servers outside `server/`.
 async fn remember(shared: Arc<Shared>, opened: Opened) {
-    let port = shared.config.advertise_port.unwrap_or_else(|| shared.local.port());
+    let port = shared
+        .config
+        .advertise_port
+        .unwrap_or_else(|| shared.local.port());
     let mut last = None;
     loop {
         if let Some(memory) = memory(&shared, &opened, port).await
@@ -152,7 +180,10 @@ async fn remember(shared: Arc<Shared>, opened: Opened) {
 
 async fn memory(shared: &Shared, opened: &Opened, port: u16) -> Option<Remembered> {
     let status = opened.store.cluster()?.status().await.ok()?;
-    let local = status.members.iter().find(|member| member.id == status.local)?;
+    let local = status
+        .members
+        .iter()
+        .find(|member| member.id == status.local)?;
     let own = local.peer_urls.first().and_then(|url| url_host(url));
     let mut others: Vec<_> = member_hosts(opened)
         .await

@@ -34,7 +34,12 @@ impl Passwd {
             uid: user.to_owned(),
             groups: group.to_owned(),
         };
-        Self { entries: vec![entry(agent, "node", GROUP_AGENT), entry(server, "server", GROUP_SERVER)] }
+        Self {
+            entries: vec![
+                entry(agent, "node", GROUP_AGENT),
+                entry(server, "server", GROUP_SERVER),
+            ],
+        }
     }
 
     /// Reads the file; lines that make no sense are left out.
@@ -67,7 +72,10 @@ impl Passwd {
 
     /// Password of a user.
     pub(crate) fn password(&self, user: &str) -> Option<&Secret> {
-        self.entries.iter().find(|entry| entry.user == user).map(|entry| &entry.password)
+        self.entries
+            .iter()
+            .find(|entry| entry.user == user)
+            .map(|entry| &entry.password)
     }
 
     /// Groups of the user when the password is right. Takes the same time for every user and
@@ -75,9 +83,18 @@ impl Passwd {
     pub(crate) fn verify(&self, user: &str, password: &str) -> Option<Vec<String>> {
         let mut groups = None;
         for entry in &self.entries {
-            let right = trivet_pki::constant_time_eq(entry.password.expose().as_bytes(), password.as_bytes());
+            let right = trivet_pki::constant_time_eq(
+                entry.password.expose().as_bytes(),
+                password.as_bytes(),
+            );
             if right & (entry.user == user) {
-                groups = Some(entry.groups.split(',').map(|group| group.trim().to_owned()).collect());
+                groups = Some(
+                    entry
+                        .groups
+                        .split(',')
+                        .map(|group| group.trim().to_owned())
+                        .collect(),
+                );
             }
         }
         groups
@@ -121,7 +138,10 @@ mod tests {
     #[test]
     fn the_format_is_k3s() {
         let passwd = Passwd::new(&Secret::new("s"), &Secret::new("a"));
-        assert_eq!(passwd.to_text(), "a,node,node,k3s:agent\ns,server,server,k3s:server\n");
+        assert_eq!(
+            passwd.to_text(),
+            "a,node,node,k3s:agent\ns,server,server,k3s:server\n"
+        );
         assert_eq!(passwd.verify("server", "s").unwrap(), [GROUP_SERVER]);
         assert_eq!(passwd.verify("server", "a"), None);
         assert_eq!(passwd.verify("root", "s"), None);

@@ -31,11 +31,15 @@ impl Remembered {
 
     /// Reads it; a damaged file counts as a memory of unknown servers.
     pub(crate) fn load(node_dir: &Path) -> Result<Option<Self>, StartError> {
-        let Some(bytes) = files::read(&Self::path(node_dir))? else { return Ok(None) };
-        Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| Self {
-            ca_hash: String::new(),
-            member: String::new(),
-            other_servers: vec!["<another server>:6443".to_owned()],
+        let Some(bytes) = files::read(&Self::path(node_dir))? else {
+            return Ok(None);
+        };
+        Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| {
+            Self {
+                ca_hash: String::new(),
+                member: String::new(),
+                other_servers: vec!["<another server>:6443".to_owned()],
+            }
         })))
     }
 
@@ -67,15 +71,21 @@ mod tests {
     fn a_former_member_may_not_found() {
         let dir = tempfile::tempdir().unwrap();
         may_found(dir.path()).unwrap();
-        let mut memory =
-            Remembered { ca_hash: "h".to_owned(), member: "a-1".to_owned(), other_servers: Vec::new() };
+        let mut memory = Remembered {
+            ca_hash: "h".to_owned(),
+            member: "a-1".to_owned(),
+            other_servers: Vec::new(),
+        };
         memory.save(dir.path()).unwrap();
         // A cluster of one dies with its data.
         may_found(dir.path()).unwrap();
         memory.other_servers.push("10.0.0.2:6443".to_owned());
         memory.save(dir.path()).unwrap();
         let text = may_found(dir.path()).unwrap_err().to_string();
-        assert!(text.contains("--server https://10.0.0.2:6443") && text.contains(FILE), "{text}");
+        assert!(
+            text.contains("--server https://10.0.0.2:6443") && text.contains(FILE),
+            "{text}"
+        );
         std::fs::write(Remembered::path(dir.path()), "{").unwrap();
         assert!(may_found(dir.path()).is_err());
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trivet_apiserver::ApiServer;
@@ -29,7 +30,9 @@ pub struct Running {
 
 impl fmt::Debug for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Running").field("local_addr", &self.local_addr()).finish_non_exhaustive()
+        f.debug_struct("Running")
+            .field("local_addr", &self.local_addr())
+            .finish_non_exhaustive()
     }
 }
 
@@ -42,7 +45,13 @@ impl Running {
         tasks: TaskTracker,
     ) -> Self {
         tasks.close();
-        Self { shared, opened, server, stop, tasks }
+        Self {
+            shared,
+            opened,
+            server,
+            stop,
+            tasks,
+        }
     }
 
     /// The address that is bound; the port is never 0.
@@ -52,20 +61,35 @@ impl Running {
 
     /// Where programs on this machine reach the API: `https://host:port`.
     pub fn url(&self) -> String {
-        format!("https://{}", SocketAddr::new(self.shared.config.local_address(), self.shared.local.port()))
+        format!(
+            "https://{}",
+            SocketAddr::new(self.shared.config.local_address(), self.shared.local.port())
+        )
     }
 
     /// The kubeconfig that was asked for.
     pub fn kubeconfig_path(&self) -> Option<&Path> {
-        self.shared.config.kubeconfig.as_ref().map(|output| output.path.as_path())
+        self.shared
+            .config
+            .kubeconfig
+            .as_ref()
+            .map(|output| output.path.as_path())
     }
 
     /// The text of an administrator's kubeconfig. Secret.
     pub fn kubeconfig(&self) -> Result<Secret, crate::StartError> {
-        let path = self.shared.config.layout.server().join("cred/admin.kubeconfig");
+        let path = self
+            .shared
+            .config
+            .layout
+            .server()
+            .join("cred/admin.kubeconfig");
         let text = crate::files::read_text(&path)?;
         text.map(Secret::new)
-            .ok_or_else(|| crate::StartError::File { source: std::io::ErrorKind::NotFound.into(), path })
+            .ok_or_else(|| crate::StartError::File {
+                source: std::io::ErrorKind::NotFound.into(),
+                path,
+            })
     }
 
     /// The CA of the serving certificates (PEM).
@@ -136,5 +160,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.cancel();
+        // The first step of a shutdown tells all background work to stop; the rest only waits.
+        let _ = self.opened.api.shutdown().now_or_never();
     }
 }

@@ -54,7 +54,10 @@ impl Shared {
     }
 
     pub(crate) fn opened(&self) -> Option<Opened> {
-        self.opened.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.opened
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Notes what is being waited for; the time counts from when waiting began. Returns for
@@ -78,6 +81,9 @@ impl Shared {
         let now = self.config.env.clock.monotonic();
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let (reason, since) = waiting.as_ref()?;
-        Some(WaitReport { reason: reason.clone(), since_seconds: now.saturating_sub(*since).as_secs() })
+        Some(WaitReport {
+            reason: reason.clone(),
+            since_seconds: now.saturating_sub(*since).as_secs(),
+        })
     }
 }

@@ -8,16 +8,21 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use trivet_datastore::{BackendConfig, ClusterConfig, ClusterStart, Datastore, Error as StoreError};
+use trivet_datastore::{
+    BackendConfig, ClusterConfig, ClusterStart, Datastore, Error as StoreError,
+};
 use trivet_https::Limits;
 use trivet_pki::{ALPN_HTTP, ClientAuth, Identity as TlsIdentity, SwappableIdentity};
 
 use crate::config::{Config, Store, default_route_address};
 use crate::guard::Verdict;
-use crate::joining::Admission;
+use crate::joining::{Admission, Asker};
 use crate::running::Running;
 use crate::shared::{Opened, Shared};
-use crate::{ControlPlane, StartError, bootstrap, files, founding, guard, identity, joining, kube, life, remembered, supervisor};
+use crate::{
+    ControlPlane, StartError, bootstrap, files, founding, guard, identity, joining, kube, life,
+    remembered, supervisor,
+};
 
 /// Pause between attempts to open a store that is not available.
 const OPEN_PAUSE: Duration = Duration::from_secs(2);
@@ -49,12 +54,16 @@ impl ControlPlane {
             config.node_ips.extend(default_route_address());
         }
         let config = Arc::new(config);
-        let Verdict { own_data } = blocking(&config, |config| guard::check(config)).await?;
+        let Verdict { own_data } = blocking(&config, guard::check).await?;
         let listener = bind(&config).await?;
-        let local = listener.local_addr().map_err(|source| bind_error(&config, source))?;
+        let local = listener
+            .local_addr()
+            .map_err(|source| bind_error(&config, source))?;
         let origin = origin(&config, own_data).await?;
         let start = match &origin {
-            Origin::Join(admission) => ClusterStart::Join { peer_urls: admission.peer_urls.clone() },
+            Origin::Join(admission) => ClusterStart::Join {
+                peer_urls: admission.peer_urls.clone(),
+            },
             Origin::Resume(_) => ClusterStart::Resume,
             Origin::Alone | Origin::Found => ClusterStart::Found,
         };
@@ -64,7 +73,10 @@ impl ControlPlane {
             }
             _ => None,
         };
-        let url = format!("https://{}", SocketAddr::new(config.local_address(), local.port()));
+        let url = format!(
+            "https://{}",
+            SocketAddr::new(config.local_address(), local.port())
+        );
 
         let (identity, tls) = blocking(&config, move |config| {
             let layout = &config.layout;
@@ -82,10 +94,16 @@ impl ControlPlane {
             let identity = identity::load(config)?;
             identity::issue_leaves(config)?;
             identity::write_tokens(config, &identity, &url)?;
-            files::create_dir(&layout.db())
-                .map_err(|source| StartError::File { path: layout.db(), source })?;
-            let (cert, key) = (layout.tls("serving-kube-apiserver.crt"), layout.tls("serving-kube-apiserver.key"));
-            let tls = TlsIdentity::load(&cert, &key).map_err(|source| StartError::Pki { path: cert, source })?;
+            files::create_dir(&layout.db()).map_err(|source| StartError::File {
+                path: layout.db(),
+                source,
+            })?;
+            let (cert, key) = (
+                layout.tls("serving-kube-apiserver.crt"),
+                layout.tls("serving-kube-apiserver.key"),
+            );
+            let tls = TlsIdentity::load(&cert, &key)
+                .map_err(|source| StartError::Pki { path: cert, source })?;
             Ok((identity, tls))
         })
         .await?;
@@ -96,7 +114,10 @@ impl ControlPlane {
             ClientAuth::Optional(client_ca.as_bytes()),
             ALPN_HTTP,
         )
-        .map_err(|source| StartError::Pki { path: config.layout.tls("client-ca.crt"), source })?;
+        .map_err(|source| StartError::Pki {
+            path: config.layout.tls("client-ca.crt"),
+            source,
+        })?;
         let shared = Shared::new(Arc::clone(&config), identity, local);
         let handler = {
             let shared = Arc::clone(&shared);
@@ -107,7 +128,14 @@ impl ControlPlane {
         tracing::info!(address = %local, node = %config.node_name, "listening");
 
         let store = open_store(&shared, start).await?;
-        let api = kube::api_server(&config, &shared.identity, Arc::clone(&store), local.port())?;
+        let api =
+            match kube::api_server(&config, &shared.identity, Arc::clone(&store), local.port()) {
+                Ok(api) => api,
+                Err(error) => {
+                    store.shutdown().await;
+                    return Err(error);
+                }
+            };
         let opened = Opened { store, api };
         shared.set_opened(opened.clone());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -129,16 +157,25 @@ async fn blocking<T: Send + 'static>(
 }
 
 async fn bind(config: &Config) -> Result<TcpListener, StartError> {
-    let given = config.listener.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    let given = config
+        .listener
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .take();
     let result = match given {
-        Some(listener) => listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)),
+        Some(listener) => listener
+            .set_nonblocking(true)
+            .and_then(|()| TcpListener::from_std(listener)),
         None => TcpListener::bind((config.bind_address, config.https_port)).await,
     };
     result.map_err(|source| bind_error(config, source))
 }
 
 fn bind_error(config: &Config, source: std::io::Error) -> StartError {
-    StartError::Bind { address: SocketAddr::new(config.bind_address, config.https_port).to_string(), source }
+    StartError::Bind {
+        address: SocketAddr::new(config.bind_address, config.https_port).to_string(),
+        source,
+    }
 }
 
 /// Decides what kind of start this is, and asks and checks everything that can be asked and
@@ -148,7 +185,7 @@ async fn origin(config: &Arc<Config>, own_data: bool) -> Result<Origin, StartErr
     if !shared_by_servers {
         return Ok(Origin::Alone);
     }
-    if own_data {
+    if own_data && blocking(config, identity::is_member).await? {
         if blocking(config, |config| identity::is_complete(&config.layout)).await? {
             return Ok(Origin::Resume(None));
         }
@@ -160,10 +197,18 @@ async fn origin(config: &Arc<Config>, own_data: bool) -> Result<Origin, StartErr
             );
             return Err(StartError::File { path, source });
         };
-        return joining::ask(config, url, false).await.map(Some).map(Origin::Resume);
+        return joining::ask(config, url, Asker::Member)
+            .await
+            .map(Some)
+            .map(Origin::Resume);
     }
     if let Some(url) = &config.server_url {
-        return joining::ask(config, url, true).await.map(Origin::Join);
+        let asker = if own_data {
+            Asker::Unfinished
+        } else {
+            Asker::New
+        };
+        return joining::ask(config, url, asker).await.map(Origin::Join);
     }
     blocking(config, |config| {
         remembered::may_found(&config.node_dir)?;
@@ -176,8 +221,15 @@ async fn origin(config: &Arc<Config>, own_data: bool) -> Result<Origin, StartErr
 
 /// A full token names a CA. Founding with one is only right when that CA was put in place.
 fn full_token_fits(config: &Config) -> Result<(), StartError> {
-    let Some(expected) = config.token.as_ref().and_then(|token| token.ca_hash.clone()) else { return Ok(()) };
-    let found = files::read(&config.layout.tls("server-ca.crt"))?.and_then(|pem| trivet_pki::ca_hash(&pem).ok());
+    let Some(expected) = config
+        .token
+        .as_ref()
+        .and_then(|token| token.ca_hash.clone())
+    else {
+        return Ok(());
+    };
+    let found = files::read(&config.layout.tls("server-ca.crt"))?
+        .and_then(|pem| trivet_pki::ca_hash(&pem).ok());
     if found.as_ref() == Some(&expected) {
         return Ok(());
     }
@@ -188,23 +240,48 @@ fn peer_listen(config: &Config) -> Vec<SocketAddr> {
     vec![SocketAddr::new(config.node_ip(), config.ports.peer)]
 }
 
-async fn open_store(shared: &Arc<Shared>, start: ClusterStart) -> Result<Arc<dyn Datastore>, StartError> {
+async fn open_store(
+    shared: &Arc<Shared>,
+    start: ClusterStart,
+) -> Result<Arc<dyn Datastore>, StartError> {
     let config = &shared.config;
     let backend = match &config.store {
         Store::Open(store) => return Ok(Arc::clone(store)),
         Store::Kind(backend) => Arc::clone(backend),
     };
-    let cluster = if backend.replicated() { Some(cluster_config(config, start).await?) } else { None };
+    let cluster = if backend.replicated() {
+        Some(cluster_config(config, start).await?)
+    } else {
+        None
+    };
     loop {
-        let open = BackendConfig { env: config.env.clone(), db_dir: config.layout.db(), cluster: cluster.clone() };
+        let open = BackendConfig {
+            env: config.env.clone(),
+            db_dir: config.layout.db(),
+            cluster: cluster.clone(),
+        };
         match backend.open(open).await {
             Ok(store) => {
                 shared.wait_is_over();
+                if backend.replicated()
+                    && let Err(error) = blocking(config, identity::set_joined).await
+                {
+                    store.shutdown().await;
+                    return Err(error);
+                }
                 return Ok(store);
             }
-            Err(StoreError::Unavailable { reason, retry_after, .. }) => {
+            Err(StoreError::Unavailable {
+                reason,
+                retry_after,
+                ..
+            }) => {
                 let waited = shared.wait_for(&reason);
-                tracing::info!(reason, waited_seconds = waited.as_secs(), "waiting for the datastore");
+                tracing::info!(
+                    reason,
+                    waited_seconds = waited.as_secs(),
+                    "waiting for the datastore"
+                );
                 tokio::time::sleep(retry_after.unwrap_or(OPEN_PAUSE).min(OPEN_PAUSE)).await;
             }
             Err(error) => return Err(StartError::Store(error)),
@@ -212,14 +289,24 @@ async fn open_store(shared: &Arc<Shared>, start: ClusterStart) -> Result<Arc<dyn
     }
 }
 
-async fn cluster_config(config: &Arc<Config>, start: ClusterStart) -> Result<ClusterConfig, StartError> {
+async fn cluster_config(
+    config: &Arc<Config>,
+    start: ClusterStart,
+) -> Result<ClusterConfig, StartError> {
     let (node_ip, ports) = (config.node_ip(), config.ports);
     let local = config.local_address();
-    let mut client_listen = vec![SocketAddr::new(local, ports.client), SocketAddr::new(node_ip, ports.client)];
+    let mut client_listen = vec![
+        SocketAddr::new(local, ports.client),
+        SocketAddr::new(node_ip, ports.client),
+    ];
     client_listen.dedup();
-    let metrics_ip = if local.is_loopback() { local } else { std::net::Ipv4Addr::LOCALHOST.into() };
+    let metrics_ip = if local.is_loopback() {
+        local
+    } else {
+        std::net::Ipv4Addr::LOCALHOST.into()
+    };
     Ok(ClusterConfig {
-        member_name: blocking(config, |config| identity::member_name(config)).await?,
+        member_name: blocking(config, identity::member_name).await?,
         peer_listen: peer_listen(config),
         peer_url: format!("https://{}", SocketAddr::new(node_ip, ports.peer)),
         client_listen,

@@ -238,7 +238,7 @@ impl Cluster {
             self.kubeconfig(number).exists()
                 && self
                     .status(number)
-                    .is_ok_and(|status| status["writable"] == true)
+                    .is_ok_and(|status| status["writable"] == true && status["ready"] == true)
         });
         if let Some(status) = died {
             bail!(

@@ -307,6 +307,22 @@ impl Supervisor {
             .map_err(JoinError::from_https)
     }
 
+    /// Removes a member by name or hexadecimal identity; for servers and administrators.
+    pub async fn remove_member(&self, member: &str) -> Result<()> {
+        let request = Request::builder()
+            .method(Method::DELETE)
+            .uri(format!("/v1-trivet/members/{member}"))
+            .body(Bytes::new())
+            .map_err(|_| {
+                JoinError::Protocol("the member's name cannot stand in a path".to_owned())
+            })?;
+        self.client
+            .call(request)
+            .await
+            .map(drop)
+            .map_err(JoinError::from_https)
+    }
+
     /// `/v1-k3s/client-ca.crt` (PEM): signs client certificates.
     pub async fn client_ca(&self) -> Result<Bytes> {
         self.get("/v1-k3s/client-ca.crt").await

@@ -34,7 +34,10 @@ impl KeyRange {
             Some(last) => {
                 let mut end = prefix[..=last].to_vec();
                 end[last] += 1;
-                Self::Between { start: prefix, end: end.into() }
+                Self::Between {
+                    start: prefix,
+                    end: end.into(),
+                }
             }
         }
     }
@@ -48,7 +51,10 @@ impl KeyRange {
         } else if range_end[..] == [0] {
             Self::From(key)
         } else {
-            Self::Between { start: key, end: range_end }
+            Self::Between {
+                start: key,
+                end: range_end,
+            }
         }
     }
 
@@ -87,9 +93,10 @@ impl From<&trivet_datastore::KeyRange> for KeyRange {
         match range {
             trivet_datastore::KeyRange::Key(key) => Self::Key(key.clone()),
             trivet_datastore::KeyRange::Prefix(prefix) => Self::prefix(prefix.clone()),
-            trivet_datastore::KeyRange::Between { start, end } => {
-                Self::Between { start: start.clone(), end: end.clone() }
-            }
+            trivet_datastore::KeyRange::Between { start, end } => Self::Between {
+                start: start.clone(),
+                end: end.clone(),
+            },
         }
     }
 }
@@ -288,14 +295,21 @@ impl Txn {
     /// A transaction of one unconditional step.
     #[must_use]
     pub fn single(op: Op) -> Self {
-        Self { compare: Vec::new(), success: vec![op], failure: Vec::new() }
+        Self {
+            compare: Vec::new(),
+            success: vec![op],
+            failure: Vec::new(),
+        }
     }
 
     /// Whether all steps of both branches are top-level ranges: such a transaction needs no
     /// consensus ([`Store::read_txn`](crate::Store)).
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        self.success.iter().chain(&self.failure).all(|op| matches!(op, Op::Range(_)))
+        self.success
+            .iter()
+            .chain(&self.failure)
+            .all(|op| matches!(op, Op::Range(_)))
     }
 }
 

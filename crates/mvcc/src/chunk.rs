@@ -36,7 +36,11 @@ impl Chunk {
     }
 
     fn start(&self, index: usize) -> usize {
-        if index == 0 { 0 } else { self.ends[index - 1] as usize }
+        if index == 0 {
+            0
+        } else {
+            self.ends[index - 1] as usize
+        }
     }
 
     pub(crate) fn key(&self, index: usize) -> &[u8] {
@@ -80,7 +84,9 @@ impl Chunk {
             head
         } else {
             let older = self.older(index);
-            &older[older.partition_point(|version| version.main <= revision).checked_sub(1)?]
+            &older[older
+                .partition_point(|version| version.main <= revision)
+                .checked_sub(1)?]
         };
         (!version.is_tombstone()).then_some(version)
     }
@@ -96,7 +102,8 @@ impl Chunk {
             self.older.reserve_exact(GROWTH);
         }
         if self.keys.capacity() - self.keys.len() < key.len() {
-            self.keys.reserve_exact(key.len() * GROWTH.min(MAX_KEY_BYTES / key.len().max(1) + 1));
+            self.keys
+                .reserve_exact(key.len() * GROWTH.min(MAX_KEY_BYTES / key.len().max(1) + 1));
         }
         let old_length = self.keys.len();
         self.keys.resize(old_length + key.len(), 0);
@@ -158,7 +165,10 @@ impl Chunk {
 
     /// Keys that exist now.
     pub(crate) fn live(&self) -> u32 {
-        self.heads.iter().filter(|head| !head.is_tombstone()).count() as u32
+        self.heads
+            .iter()
+            .filter(|head| !head.is_tombstone())
+            .count() as u32
     }
 
     /// The revision of the last change in here.
@@ -220,13 +230,19 @@ impl Chunk {
     /// Whether any version satisfies `test`.
     pub(crate) fn any_version(&self, test: &dyn Fn(&Version) -> bool) -> bool {
         self.heads.iter().any(test)
-            || self.older.iter().flatten().any(|older| older.iter().any(test))
+            || self
+                .older
+                .iter()
+                .flatten()
+                .any(|older| older.iter().any(test))
     }
 
     /// Every version, to change its location.
     pub(crate) fn versions_mut(&mut self) -> impl Iterator<Item = &mut Version> {
         let older = self.older.iter_mut().flatten();
-        self.heads.iter_mut().chain(older.flat_map(|older| Arc::make_mut(older).iter_mut()))
+        self.heads
+            .iter_mut()
+            .chain(older.flat_map(|older| Arc::make_mut(older).iter_mut()))
     }
 
     /// Adds a key after all others, with all its versions, oldest first.
@@ -249,5 +265,9 @@ pub(crate) fn first_kept(older: &[Version], head: &Version, revision: u64) -> us
     if before == 0 || next.main == revision || (before == older.len() && head.main < revision) {
         return before;
     }
-    if older[before - 1].is_tombstone() { before } else { before - 1 }
+    if older[before - 1].is_tombstone() {
+        before
+    } else {
+        before - 1
+    }
 }

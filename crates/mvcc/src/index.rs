@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::KeyRange;
 use crate::chunk::{Chunk, MAX_KEYS, first_kept};
 use crate::version::{Location, Version};
-use crate::KeyRange;
 
 /// A chunk with what is needed to skip it.
 #[derive(Debug, Clone)]
@@ -22,7 +22,11 @@ struct Slot {
 
 impl Slot {
     fn new(chunk: Chunk) -> Self {
-        Self { live: chunk.live(), newest: chunk.newest(), chunk: Arc::new(chunk) }
+        Self {
+            live: chunk.live(),
+            newest: chunk.newest(),
+            chunk: Arc::new(chunk),
+        }
     }
 
     fn of_one(key: &[u8], version: Version) -> Self {
@@ -44,7 +48,9 @@ pub struct Index {
 
 impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.entries().map(|entry| (entry.key, entry))).finish()
+        f.debug_map()
+            .entries(self.entries().map(|entry| (entry.key, entry)))
+            .finish()
     }
 }
 
@@ -68,7 +74,11 @@ impl Entry<'_> {
             return Vec::new();
         }
         let keep = first_kept(self.older, self.head, revision);
-        self.older[keep..].iter().chain([self.head]).copied().collect()
+        self.older[keep..]
+            .iter()
+            .chain([self.head])
+            .copied()
+            .collect()
     }
 }
 
@@ -86,15 +96,20 @@ pub struct Change {
 impl Index {
     /// The slot that holds the key or would.
     fn slot_of(&self, key: &[u8]) -> usize {
-        self.slots.partition_point(|slot| slot.chunk.first_key() <= key).saturating_sub(1)
+        self.slots
+            .partition_point(|slot| slot.chunk.first_key() <= key)
+            .saturating_sub(1)
     }
 
     /// Where a scan from `key` begins.
     fn seek(&self, key: &[u8]) -> (usize, usize) {
         let slot = self.slot_of(key);
-        let position = self.slots.get(slot).map_or(0, |found| match found.chunk.find(key) {
-            Ok(position) | Err(position) => position,
-        });
+        let position = self
+            .slots
+            .get(slot)
+            .map_or(0, |found| match found.chunk.find(key) {
+                Ok(position) | Err(position) => position,
+            });
         (slot, position)
     }
 
@@ -114,7 +129,11 @@ impl Index {
         if head.main == revision {
             return Some(head);
         }
-        chunk.older(position).iter().rev().find(|version| version.main == revision)
+        chunk
+            .older(position)
+            .iter()
+            .rev()
+            .find(|version| version.main == revision)
     }
 
     /// Adds a newer version of a key.
@@ -235,7 +254,12 @@ impl Index {
     ///
     /// Visits every key of the range in chunks that changed since: ask for many changes at once.
     #[must_use]
-    pub fn changes(&self, range: &KeyRange, from: u64, max_changes: usize) -> (Vec<Change>, Option<u64>) {
+    pub fn changes(
+        &self,
+        range: &KeyRange,
+        from: u64,
+        max_changes: usize,
+    ) -> (Vec<Change>, Option<u64>) {
         let mut found: Vec<(u64, u32, usize, usize, usize)> = Vec::new();
         let first = self.slot_of(range.start());
         'slots: for (at, slot) in self.slots.iter().enumerate().skip(first) {
@@ -293,7 +317,8 @@ impl Index {
     /// The first slot with a key after `after`.
     fn slot_after(&self, after: Option<&[u8]>) -> usize {
         after.map_or(0, |after| {
-            self.slots.partition_point(|slot| slot.chunk.last_key() <= after)
+            self.slots
+                .partition_point(|slot| slot.chunk.last_key() <= after)
         })
     }
 
@@ -396,21 +421,24 @@ impl Index {
         let from = after.map_or((0, 0), |after| {
             let (slot, position) = self.seek(after);
             let chunk = self.slots.get(slot).map(|slot| &slot.chunk);
-            let exact = chunk.is_some_and(|chunk| {
-                position < chunk.len() && chunk.key(position) == after
-            });
+            let exact =
+                chunk.is_some_and(|chunk| position < chunk.len() && chunk.key(position) == after);
             (slot, position + usize::from(exact))
         });
-        self.slots.iter().enumerate().skip(from.0).flat_map(move |(at, slot)| {
-            let chunk = &*slot.chunk;
-            let start = if at == from.0 { from.1 } else { 0 };
-            (start..chunk.len()).map(|index| Entry {
-                key: chunk.key(index),
-                older: chunk.older(index),
-                head: chunk.head(index),
+        self.slots
+            .iter()
+            .enumerate()
+            .skip(from.0)
+            .flat_map(move |(at, slot)| {
+                let chunk = &*slot.chunk;
+                let start = if at == from.0 { from.1 } else { 0 };
+                (start..chunk.len()).map(|index| Entry {
+                    key: chunk.key(index),
+                    older: chunk.older(index),
+                    head: chunk.head(index),
+                })
             })
-        })
-        .take(max_keys)
+            .take(max_keys)
     }
 
     /// Number of keys that have any version, deleted ones included.
@@ -438,7 +466,9 @@ impl IndexBuilder {
     /// order, or there is no version; the builder is of no use then.
     #[must_use]
     pub fn push(&mut self, key: &[u8], versions: &[Version]) -> bool {
-        let Some((head, older)) = versions.split_last() else { return false };
+        let Some((head, older)) = versions.split_last() else {
+            return false;
+        };
         let previous = match (&self.chunk, self.slots.last()) {
             (chunk, _) if chunk.len() > 0 => Some(chunk.last_key()),
             (_, Some(slot)) => Some(slot.chunk.last_key()),

@@ -35,7 +35,13 @@ impl LeaseTable {
         if self.leases.contains_key(&id) {
             return Err(Error::LeaseExists);
         }
-        self.leases.insert(id, Lease { ttl_s, keys: BTreeSet::new() });
+        self.leases.insert(
+            id,
+            Lease {
+                ttl_s,
+                keys: BTreeSet::new(),
+            },
+        );
         Ok(())
     }
 
@@ -68,17 +74,25 @@ impl LeaseTable {
     /// One lease.
     #[must_use]
     pub fn get(&self, id: LeaseId) -> Option<LeaseInfo> {
-        self.leases.get(&id).map(|lease| LeaseInfo { id, ttl_s: lease.ttl_s })
+        self.leases.get(&id).map(|lease| LeaseInfo {
+            id,
+            ttl_s: lease.ttl_s,
+        })
     }
 
     /// The keys attached to a lease, in order.
     #[must_use]
     pub fn keys(&self, id: LeaseId) -> Option<Vec<Bytes>> {
-        self.leases.get(&id).map(|lease| lease.keys.iter().cloned().collect())
+        self.leases
+            .get(&id)
+            .map(|lease| lease.keys.iter().cloned().collect())
     }
 
     /// Every lease, in order of identity.
     pub fn iter(&self) -> impl Iterator<Item = LeaseInfo> {
-        self.leases.iter().map(|(&id, lease)| LeaseInfo { id, ttl_s: lease.ttl_s })
+        self.leases.iter().map(|(&id, lease)| LeaseInfo {
+            id,
+            ttl_s: lease.ttl_s,
+        })
     }
 }

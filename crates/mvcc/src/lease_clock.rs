@@ -70,7 +70,14 @@ impl LeaseClock {
             }
             in_second += 1;
             let deadline = now + ttl + extra + Duration::from_secs(second - own);
-            self.set(id, Timer { ttl, deadline, due: deadline });
+            self.set(
+                id,
+                Timer {
+                    ttl,
+                    deadline,
+                    due: deadline,
+                },
+            );
         }
     }
 
@@ -82,7 +89,14 @@ impl LeaseClock {
 
     /// A lease was created.
     pub fn grant(&mut self, id: LeaseId, ttl: Duration, now: Duration) {
-        self.set(id, Timer { ttl, deadline: now + ttl, due: now + ttl });
+        self.set(
+            id,
+            Timer {
+                ttl,
+                deadline: now + ttl,
+                due: now + ttl,
+            },
+        );
     }
 
     /// A lease is gone.
@@ -94,19 +108,30 @@ impl LeaseClock {
 
     /// Gives a lease its full time again, unless that is over.
     pub fn renew(&mut self, id: LeaseId, now: Duration) -> Renewal {
-        let Some(timer) = self.timers.get(&id).copied() else { return Renewal::Unknown };
+        let Some(timer) = self.timers.get(&id).copied() else {
+            return Renewal::Unknown;
+        };
         if timer.deadline <= now {
             return Renewal::Expired;
         }
         let deadline = now + timer.ttl;
-        self.set(id, Timer { deadline, due: deadline, ..timer });
+        self.set(
+            id,
+            Timer {
+                deadline,
+                due: deadline,
+                ..timer
+            },
+        );
         Renewal::Renewed(timer.ttl)
     }
 
     /// Time left; zero when it is over but the lease is not yet revoked.
     #[must_use]
     pub fn remaining(&self, id: LeaseId, now: Duration) -> Option<Duration> {
-        self.timers.get(&id).map(|timer| timer.deadline.saturating_sub(now))
+        self.timers
+            .get(&id)
+            .map(|timer| timer.deadline.saturating_sub(now))
     }
 
     /// Leases to revoke now, the most overdue first. A lease that is not revoked is reported
@@ -118,7 +143,13 @@ impl LeaseClock {
             && due <= now
         {
             if let Some(timer) = self.timers.get(&id).copied() {
-                self.set(id, Timer { due: now + RETRY, ..timer });
+                self.set(
+                    id,
+                    Timer {
+                        due: now + RETRY,
+                        ..timer
+                    },
+                );
             } else {
                 self.queue.remove(&(due, id));
             }

@@ -34,9 +34,7 @@ pub use lease::{LeaseInfo, LeaseTable};
 pub use lease_clock::{LeaseClock, Renewal};
 pub use log::{Behind, Event, RevisionEvents, WatchLog, WatchLogLimits};
 pub use store::{Parts, Store};
-pub use trivet_datastore::{
-    EventKind, Key, KeyValue, LeaseId, Revision, WatchBatch, WatchEvent,
-};
+pub use trivet_datastore::{EventKind, Key, KeyValue, LeaseId, Revision, WatchBatch, WatchEvent};
 pub use validate::MAX_TXN_DEPTH;
 pub use version::{Location, ReadValues, Values, Version};
 pub use view::{Selection, View};

@@ -24,13 +24,23 @@ pub struct Event {
 impl Event {
     /// Copies key and value into memory of their own: slices of a request would keep the whole
     /// request, and all that came with it, as long as the event.
-    pub(crate) fn new(key: &[u8], value: &[u8], version: Version, previous: Option<Version>) -> Self {
+    pub(crate) fn new(
+        key: &[u8],
+        value: &[u8],
+        version: Version,
+        previous: Option<Version>,
+    ) -> Self {
         let mut both = BytesMut::with_capacity(key.len() + value.len());
         both.extend_from_slice(key);
         both.extend_from_slice(value);
         let mut value = both.freeze();
         let key = value.split_to(key.len());
-        Self { key, value, version, previous }
+        Self {
+            key,
+            value,
+            version,
+            previous,
+        }
     }
 
     fn size_bytes(&self) -> usize {
@@ -59,7 +69,10 @@ pub struct WatchLogLimits {
 
 impl Default for WatchLogLimits {
     fn default() -> Self {
-        Self { bytes: 8 << 20, revisions: 16_384 }
+        Self {
+            bytes: 8 << 20,
+            revisions: 16_384,
+        }
     }
 }
 
@@ -82,7 +95,12 @@ pub struct WatchLog {
 impl WatchLog {
     /// An empty log for a state whose newest revision is `newest`.
     pub(crate) fn new(newest: u64, limits: WatchLogLimits) -> Self {
-        Self { ring: VecDeque::new(), next: newest + 1, size_bytes: 0, limits }
+        Self {
+            ring: VecDeque::new(),
+            next: newest + 1,
+            size_bytes: 0,
+            limits,
+        }
     }
 
     pub(crate) fn push(&mut self, revision: u64, events: Vec<Event>) {
@@ -91,7 +109,11 @@ impl WatchLog {
         self.size_bytes += size_bytes;
         self.next += 1;
         let revision = Revision(revision);
-        self.ring.push_back(Arc::new(RevisionEvents { revision, events, size_bytes }));
+        self.ring.push_back(Arc::new(RevisionEvents {
+            revision,
+            events,
+            size_bytes,
+        }));
         while self.ring.len() > 1
             && (self.size_bytes > self.limits.bytes || self.ring.len() > self.limits.revisions)
         {
@@ -101,10 +123,20 @@ impl WatchLog {
     }
 
     /// Up to `max_revisions` revisions from `from` on; none when `from` is in the future.
-    pub fn read(&self, from: Revision, max_revisions: usize) -> Result<Vec<Arc<RevisionEvents>>, Behind> {
+    pub fn read(
+        &self,
+        from: Revision,
+        max_revisions: usize,
+    ) -> Result<Vec<Arc<RevisionEvents>>, Behind> {
         let first = self.next - self.ring.len() as u64;
         let skip = from.0.checked_sub(first).ok_or(Behind)?;
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        Ok(self.ring.iter().skip(skip).take(max_revisions).cloned().collect())
+        Ok(self
+            .ring
+            .iter()
+            .skip(skip)
+            .take(max_revisions)
+            .cloned()
+            .collect())
     }
 }

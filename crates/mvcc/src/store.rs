@@ -9,9 +9,7 @@ use crate::lease::LeaseTable;
 use crate::log::{Event, WatchLog, WatchLogLimits};
 use crate::version::{Location, ReadValues, Values, Version};
 use crate::view::select;
-use crate::{
-    DeleteRangeOp, Error, Index, Op, OpResult, PutOp, RangeOp, Txn, TxnResult, View,
-};
+use crate::{DeleteRangeOp, Error, Index, Op, OpResult, PutOp, RangeOp, Txn, TxnResult, View};
 
 /// A value that was kept apart from its version: fatal, and never seen by a client.
 type Fatal<T> = io::Result<T>;
@@ -48,8 +46,18 @@ impl Store {
     /// An empty state: revision 1.
     #[must_use]
     pub fn new(limits: WatchLogLimits) -> Self {
-        let view = View { index: Index::default(), revision: Revision(1), compacted: None };
-        Self::from_parts(Parts { view, leases: LeaseTable::default() }, limits)
+        let view = View {
+            index: Index::default(),
+            revision: Revision(1),
+            compacted: None,
+        };
+        Self::from_parts(
+            Parts {
+                view,
+                leases: LeaseTable::default(),
+            },
+            limits,
+        )
     }
 
     /// A state from its parts. Attaches every key to its lease, and takes up removing what was
@@ -62,8 +70,16 @@ impl Store {
             }
         }
         let log = WatchLog::new(parts.view.revision.0, limits);
-        let removal = parts.view.compacted.map(|at| Removal { revision: at.0, cursor: None });
-        Self { view: parts.view, leases: parts.leases, log, removal }
+        let removal = parts.view.compacted.map(|at| Removal {
+            revision: at.0,
+            cursor: None,
+        });
+        Self {
+            view: parts.view,
+            leases: parts.leases,
+            log,
+            removal,
+        }
     }
 
     /// The state as readers see it.
@@ -125,23 +141,33 @@ impl Store {
     pub fn compact(&mut self, revision: Revision) -> Result<(), Error> {
         match self.view.compacted {
             Some(compacted) if revision <= compacted => {
-                return Err(Error::Compacted { compact_revision: compacted });
+                return Err(Error::Compacted {
+                    compact_revision: compacted,
+                });
             }
             _ if revision > self.view.revision => {
                 let current = self.view.revision;
-                return Err(Error::FutureRevision { requested: revision, current });
+                return Err(Error::FutureRevision {
+                    requested: revision,
+                    current,
+                });
             }
             _ => {}
         }
         self.view.compacted = Some(revision);
-        self.removal = Some(Removal { revision: revision.0, cursor: None });
+        self.removal = Some(Removal {
+            revision: revision.0,
+            cursor: None,
+        });
         Ok(())
     }
 
     /// Removes what was compacted among about `max_keys` keys. `false` when there is nothing
     /// left to remove.
     pub fn compact_step(&mut self, max_keys: usize, values: &mut dyn Values) -> bool {
-        let Some(removal) = &mut self.removal else { return false };
+        let Some(removal) = &mut self.removal else {
+            return false;
+        };
         let done = self.view.index.compact_step(
             &mut removal.cursor,
             removal.revision,
@@ -168,7 +194,9 @@ impl Store {
         wanted: &dyn Fn(Location) -> bool,
         moved: &mut dyn FnMut(Location) -> io::Result<Location>,
     ) -> io::Result<bool> {
-        self.view.index.relocate_step(cursor, max_keys, wanted, moved)
+        self.view
+            .index
+            .relocate_step(cursor, max_keys, wanted, moved)
     }
 
     /// A range on the state before the transaction must be readable, leases and kept values
@@ -216,17 +244,27 @@ impl Store {
                 Op::Put(op) => self.run_put(op, changes, values)?,
                 Op::DeleteRange(op) => self.run_delete(op, changes, values)?,
                 Op::Txn(inner) => {
-                    let path = nested.next().expect("every nested transaction has its path");
+                    let path = nested
+                        .next()
+                        .expect("every nested transaction has its path");
                     OpResult::Txn(self.run(inner, path, changes, values)?)
                 }
             });
         }
-        Ok(TxnResult { revision: self.current(changes), succeeded: path.succeeded, results })
+        Ok(TxnResult {
+            revision: self.current(changes),
+            succeeded: path.succeeded,
+            results,
+        })
     }
 
     /// The newest revision as of this step of a transaction.
     fn current(&self, changes: &Changes) -> Revision {
-        if changes.events.is_empty() { self.view.revision } else { self.view.revision.next() }
+        if changes.events.is_empty() {
+            self.view.revision
+        } else {
+            self.view.revision.next()
+        }
     }
 
     fn run_range(&self, op: &RangeOp, changes: &Changes, values: &dyn Values) -> Fatal<OpResult> {
@@ -248,7 +286,11 @@ impl Store {
             Some(previous) if needs_value => values.read_any(previous.location)?,
             _ => Bytes::new(),
         };
-        let value = if op.ignore_value { &previous_value } else { &op.value };
+        let value = if op.ignore_value {
+            &previous_value
+        } else {
+            &op.value
+        };
         let lease = match previous {
             Some(previous) if op.ignore_lease => previous.lease,
             _ => op.lease.map_or(0, |lease| lease.0),
@@ -259,7 +301,11 @@ impl Store {
             version: previous.map_or(1, |previous| previous.version + 1),
             lease,
             sub: changes.events.len() as u32,
-            location: if value.is_empty() { Location::EMPTY } else { values.append(value)? },
+            location: if value.is_empty() {
+                Location::EMPTY
+            } else {
+                values.append(value)?
+            },
         };
         self.view.index.put(&op.key, version);
         if let Some(previous) = previous
@@ -270,7 +316,9 @@ impl Store {
         if lease != 0 && previous.is_none_or(|previous| previous.lease != lease) {
             self.leases.attach(lease, &op.key);
         }
-        changes.events.push(Event::new(&op.key, value, version, previous));
+        changes
+            .events
+            .push(Event::new(&op.key, value, version, previous));
         Ok(OpResult::Put {
             revision: Revision(main),
             previous: previous
@@ -299,15 +347,23 @@ impl Store {
             self.delete(key, changes);
         }
         let deleted = found.len() as u64;
-        Ok(OpResult::DeleteRange { revision: self.current(changes), deleted, previous })
+        Ok(OpResult::DeleteRange {
+            revision: self.current(changes),
+            deleted,
+            previous,
+        })
     }
 
     fn delete(&mut self, key: &[u8], changes: &mut Changes) {
-        let Some(previous) = self.view.index.get(key, u64::MAX).copied() else { return };
+        let Some(previous) = self.view.index.get(key, u64::MAX).copied() else {
+            return;
+        };
         let sub = changes.events.len() as u32;
         let tombstone = Version::tombstone(self.view.revision.0 + 1, sub);
         self.view.index.put(key, tombstone);
-        changes.events.push(Event::new(key, &[], tombstone, Some(previous)));
+        changes
+            .events
+            .push(Event::new(key, &[], tombstone, Some(previous)));
     }
 
     fn finish(&mut self, changes: Changes) {
@@ -335,7 +391,10 @@ struct Path {
 impl Path {
     fn choose(view: &View, txn: &Txn, values: &dyn Values) -> Fatal<Self> {
         let succeeded = view.all_hold(&txn.compare, as_reader(values))?;
-        let mut path = Self { succeeded, nested: Vec::new() };
+        let mut path = Self {
+            succeeded,
+            nested: Vec::new(),
+        };
         let mut nested = Vec::new();
         for op in path.branch(txn) {
             if let Op::Txn(inner) = op {
@@ -347,7 +406,11 @@ impl Path {
     }
 
     fn branch<'a>(&self, txn: &'a Txn) -> &'a [Op] {
-        if self.succeeded { &txn.success } else { &txn.failure }
+        if self.succeeded {
+            &txn.success
+        } else {
+            &txn.failure
+        }
     }
 }
 

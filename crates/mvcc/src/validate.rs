@@ -23,7 +23,11 @@ impl Txn {
         if depth > MAX_TXN_DEPTH {
             return Err(Invalid::TooDeep);
         }
-        let longest = self.compare.len().max(self.success.len()).max(self.failure.len());
+        let longest = self
+            .compare
+            .len()
+            .max(self.success.len())
+            .max(self.failure.len());
         let left = max_ops.checked_sub(longest).ok_or(Invalid::TooManyOps)?;
         for compare in &self.compare {
             require_key(&compare.range)?;
@@ -62,7 +66,11 @@ impl Txn {
 /// An empty `From` is how "every key" is spelled on the wire of a watch; ranges spell it with a
 /// zero byte.
 fn require_key(range: &KeyRange) -> Result<(), Invalid> {
-    if range.start().is_empty() { Err(Invalid::EmptyKey) } else { Ok(()) }
+    if range.start().is_empty() {
+        Err(Invalid::EmptyKey)
+    } else {
+        Ok(())
+    }
 }
 
 #[derive(Default)]
@@ -77,18 +85,27 @@ impl<'a> Writes<'a> {
         for op in ops {
             let add = match op {
                 Op::Range(_) => continue,
-                Op::Put(op) => Writes { puts: [&op.key[..]].into(), deletes: Vec::new() },
+                Op::Put(op) => Writes {
+                    puts: [&op.key[..]].into(),
+                    deletes: Vec::new(),
+                },
                 Op::DeleteRange(op) => {
                     // etcd takes an open end for an interval that ends at byte 0, so that it
                     // overlaps nothing; the order of the steps decides then.
                     let open = matches!(op.range, KeyRange::From(_));
                     let deletes = if open { Vec::new() } else { vec![&op.range] };
-                    Writes { puts: BTreeSet::new(), deletes }
+                    Writes {
+                        puts: BTreeSet::new(),
+                        deletes,
+                    }
                 }
                 Op::Txn(txn) => txn.writes()?,
             };
             let overlap = add.puts.iter().any(|key| all.touches(key))
-                || add.deletes.iter().any(|range| all.puts.iter().any(|key| range.contains(key)));
+                || add
+                    .deletes
+                    .iter()
+                    .any(|range| all.puts.iter().any(|key| range.contains(key)));
             if overlap {
                 return Err(Invalid::DuplicateKey);
             }

@@ -18,7 +18,11 @@ pub struct Location {
 
 impl Location {
     /// An empty value needs no place.
-    pub const EMPTY: Self = Self { segment: 0, offset: 0, length: 0 };
+    pub const EMPTY: Self = Self {
+        segment: 0,
+        offset: 0,
+        length: 0,
+    };
 }
 
 /// Reads values.
@@ -28,12 +32,19 @@ pub trait ReadValues {
 
     /// Many values, in order; empty ones are allowed.
     fn read_many(&self, locations: &[Location]) -> io::Result<Vec<Bytes>> {
-        locations.iter().map(|location| self.read_any(*location)).collect()
+        locations
+            .iter()
+            .map(|location| self.read_any(*location))
+            .collect()
     }
 
     /// A value that may be empty.
     fn read_any(&self, location: Location) -> io::Result<Bytes> {
-        if location.length == 0 { Ok(Bytes::new()) } else { self.read(location) }
+        if location.length == 0 {
+            Ok(Bytes::new())
+        } else {
+            self.read(location)
+        }
     }
 }
 
@@ -67,7 +78,14 @@ impl Version {
     /// A deletion.
     #[must_use]
     pub fn tombstone(main: u64, sub: u32) -> Self {
-        Self { main, create: 0, version: 0, lease: 0, sub, location: Location::EMPTY }
+        Self {
+            main,
+            create: 0,
+            version: 0,
+            lease: 0,
+            sub,
+            location: Location::EMPTY,
+        }
     }
 
     /// Whether this is a deletion.

@@ -44,14 +44,19 @@ impl View {
 
     /// Checks that a revision can be read.
     pub fn check(&self, revision: Option<Revision>) -> Result<Revision, Error> {
-        let Some(requested) = revision else { return Ok(self.revision) };
+        let Some(requested) = revision else {
+            return Ok(self.revision);
+        };
         if requested > self.revision {
-            return Err(Error::FutureRevision { requested, current: self.revision });
+            return Err(Error::FutureRevision {
+                requested,
+                current: self.revision,
+            });
         }
         match self.compacted {
-            Some(compacted) if requested < compacted => {
-                Err(Error::Compacted { compact_revision: compacted })
-            }
+            Some(compacted) if requested < compacted => Err(Error::Compacted {
+                compact_revision: compacted,
+            }),
             _ => Ok(requested),
         }
     }
@@ -59,7 +64,11 @@ impl View {
     /// A view of the part that `range` needs.
     #[must_use]
     pub fn slice(&self, range: &KeyRange) -> Self {
-        Self { index: self.index.slice(range), revision: self.revision, compacted: self.compacted }
+        Self {
+            index: self.index.slice(range),
+            revision: self.revision,
+            compacted: self.compacted,
+        }
     }
 
     /// Finds what a range covers, in etcd's order: keys, filters, sort, limit.
@@ -69,7 +78,11 @@ impl View {
     }
 
     /// Reads a range.
-    pub fn range(&self, op: &RangeOp, values: &dyn ReadValues) -> io::Result<Result<RangeResult, Error>> {
+    pub fn range(
+        &self,
+        op: &RangeOp,
+        values: &dyn ReadValues,
+    ) -> io::Result<Result<RangeResult, Error>> {
         match self.select(op) {
             Ok(selection) => selection.read(values).map(Ok),
             Err(error) => Ok(Err(error)),
@@ -77,9 +90,17 @@ impl View {
     }
 
     /// Runs a transaction that consists of top-level ranges; other steps are left out.
-    pub fn read_txn(&self, txn: &Txn, values: &dyn ReadValues) -> io::Result<Result<TxnResult, Error>> {
+    pub fn read_txn(
+        &self,
+        txn: &Txn,
+        values: &dyn ReadValues,
+    ) -> io::Result<Result<TxnResult, Error>> {
         let succeeded = self.all_hold(&txn.compare, values)?;
-        let branch = if succeeded { &txn.success } else { &txn.failure };
+        let branch = if succeeded {
+            &txn.success
+        } else {
+            &txn.failure
+        };
         let mut results = Vec::with_capacity(branch.len());
         for op in branch {
             let Op::Range(op) = op else { continue };
@@ -88,10 +109,18 @@ impl View {
                 Err(error) => return Ok(Err(error)),
             }
         }
-        Ok(Ok(TxnResult { revision: self.revision, succeeded, results }))
+        Ok(Ok(TxnResult {
+            revision: self.revision,
+            succeeded,
+            results,
+        }))
     }
 
-    pub(crate) fn all_hold(&self, compares: &[Compare], values: &dyn ReadValues) -> io::Result<bool> {
+    pub(crate) fn all_hold(
+        &self,
+        compares: &[Compare],
+        values: &dyn ReadValues,
+    ) -> io::Result<bool> {
         for compare in compares {
             if !self.holds(compare, values)? {
                 return Ok(false);
@@ -103,14 +132,15 @@ impl View {
     fn holds(&self, compare: &Compare, values: &dyn ReadValues) -> io::Result<bool> {
         let mut failure = None;
         let (mut empty, mut holds) = (true, true);
-        self.index.scan(&compare.range, self.revision.0, |_, version| {
-            empty = false;
-            match version_holds(compare, Some(version), values) {
-                Ok(one) => holds = one,
-                Err(error) => failure = Some(error),
-            }
-            holds && failure.is_none()
-        });
+        self.index
+            .scan(&compare.range, self.revision.0, |_, version| {
+                empty = false;
+                match version_holds(compare, Some(version), values) {
+                    Ok(one) => holds = one,
+                    Err(error) => failure = Some(error),
+                }
+                holds && failure.is_none()
+            });
         match failure {
             Some(error) => Err(error),
             None if empty => version_holds(compare, None, values),
@@ -120,7 +150,11 @@ impl View {
 
     /// A checksum over every pair at a revision, in key order. Equal on all members, however
     /// far each has got with removing what was compacted.
-    pub fn hash(&self, revision: Option<Revision>, values: &dyn ReadValues) -> io::Result<Result<u32, Error>> {
+    pub fn hash(
+        &self,
+        revision: Option<Revision>,
+        values: &dyn ReadValues,
+    ) -> io::Result<Result<u32, Error>> {
         let at = match self.check(revision) {
             Ok(at) => at.0,
             Err(error) => return Ok(Err(error)),
@@ -128,7 +162,10 @@ impl View {
         let (mut sum, mut failure) = (0, None);
         self.index.scan(&KeyRange::all(), at, |key, version| {
             match values.read_any(version.location) {
-                Ok(value) => sum = version.pair(Bytes::copy_from_slice(key), value).checksum(sum),
+                Ok(value) => {
+                    let pair = version.pair(Bytes::copy_from_slice(key), value);
+                    sum = pair.checksum(sum);
+                }
                 Err(error) => failure = Some(error),
             }
             failure.is_none()
@@ -159,7 +196,11 @@ pub(crate) fn select(index: &Index, op: &RangeOp, at: u64, current: Revision) ->
     let sorts = op.sort_order == SortOrder::Descend || !by_key;
     // With no order asked for, etcd fetches one pair more than the limit and sorts those.
     let early = op.sort_order == SortOrder::None || (op.sort_order == SortOrder::Ascend && by_key);
-    let fetch = if early && !op.has_filter() { limit.saturating_add(1) } else { usize::MAX };
+    let fetch = if early && !op.has_filter() {
+        limit.saturating_add(1)
+    } else {
+        usize::MAX
+    };
     let mut scanned = 0;
     index.scan(&op.range, at, |key, version| {
         scanned += 1;
@@ -169,12 +210,17 @@ pub(crate) fn select(index: &Index, op: &RangeOp, at: u64, current: Revision) ->
         if !outside(op.min_mod, op.max_mod, version.main)
             && !outside(op.min_create, op.max_create, version.create)
         {
-            selection.pairs.push((Bytes::copy_from_slice(key), *version));
+            selection
+                .pairs
+                .push((Bytes::copy_from_slice(key), *version));
         }
         selection.pairs.len() < fetch
     });
-    selection.count =
-        if selection.pairs.len() < fetch { scanned } else { index.count(&op.range, at) };
+    selection.count = if selection.pairs.len() < fetch {
+        scanned
+    } else {
+        index.count(&op.range, at)
+    };
     if sorts {
         if op.sort_target == SortTarget::Value {
             selection.sort_by_value = Some((op.sort_order, limit));
@@ -187,7 +233,11 @@ pub(crate) fn select(index: &Index, op: &RangeOp, at: u64, current: Revision) ->
                 SortTarget::Mod => a.main.cmp(&b.main),
                 SortTarget::Key | SortTarget::Value => a_key.cmp(b_key),
             };
-            if op.sort_order == SortOrder::Descend { ordering.reverse() } else { ordering }
+            if op.sort_order == SortOrder::Descend {
+                ordering.reverse()
+            } else {
+                ordering
+            }
         });
     }
     selection.more = selection.pairs.len() > limit;
@@ -199,7 +249,11 @@ impl Selection {
     /// Number of values that [`Selection::read`] will read.
     #[must_use]
     pub fn values(&self) -> usize {
-        if self.keys_only && self.sort_by_value.is_none() { 0 } else { self.pairs.len() }
+        if self.keys_only && self.sort_by_value.is_none() {
+            0
+        } else {
+            self.pairs.len()
+        }
     }
 
     /// Reads the values.
@@ -207,13 +261,17 @@ impl Selection {
         let read = if self.values() == 0 {
             vec![Bytes::new(); self.pairs.len()]
         } else {
-            let locations: Vec<Location> =
-                self.pairs.iter().map(|(_, version)| version.location).collect();
+            let locations: Vec<Location> = self
+                .pairs
+                .iter()
+                .map(|(_, version)| version.location)
+                .collect();
             values.read_many(&locations)?
         };
         let pairs = std::mem::take(&mut self.pairs).into_iter().zip(read);
-        let mut items: Vec<_> =
-            pairs.map(|((key, version), value)| version.pair(key, value)).collect();
+        let mut items: Vec<_> = pairs
+            .map(|((key, version), value)| version.pair(key, value))
+            .collect();
         if let Some((order, limit)) = self.sort_by_value {
             items.sort_by(|a, b| match order {
                 SortOrder::Descend => b.value.cmp(&a.value),
@@ -225,7 +283,12 @@ impl Selection {
                 items.iter_mut().for_each(|pair| pair.value = Bytes::new());
             }
         }
-        Ok(RangeResult { revision: self.revision, items, more: self.more, count: self.count })
+        Ok(RangeResult {
+            revision: self.revision,
+            items,
+            more: self.more,
+            count: self.count,
+        })
     }
 }
 

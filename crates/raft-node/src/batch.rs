@@ -36,7 +36,8 @@ pub(crate) enum Refusal {
 }
 
 /// Carries one batch to its end: as many answers as commands.
-pub(crate) type Sink = Arc<dyn Fn(Vec<Bytes>) -> BoxFuture<'static, Result<Vec<Bytes>, Refusal>> + Send + Sync>;
+pub(crate) type Sink =
+    Arc<dyn Fn(Vec<Bytes>) -> BoxFuture<'static, Result<Vec<Bytes>, Refusal>> + Send + Sync>;
 
 struct Item {
     command: Bytes,
@@ -70,18 +71,36 @@ impl Batcher {
 
     /// Hands in one command. Gives up with nothing proposed when no batch takes it before
     /// `take_by`, and with an unknown outcome when there is no answer by `answer_by`.
-    pub(crate) async fn submit(&self, command: Bytes, take_by: Instant, answer_by: Instant) -> Result<Bytes, Refusal> {
+    pub(crate) async fn submit(
+        &self,
+        command: Bytes,
+        take_by: Instant,
+        answer_by: Instant,
+    ) -> Result<Bytes, Refusal> {
         let overloaded = |_| Refusal::Failed(Error::Overloaded);
         let units = command.len().div_ceil(BYTES_UNIT).max(1) as u32;
-        let bytes = self.bytes.clone().try_acquire_many_owned(units).map_err(|_| overloaded(()))?;
+        let bytes = self
+            .bytes
+            .clone()
+            .try_acquire_many_owned(units)
+            .map_err(|_| overloaded(()))?;
         let (reply, mut answer) = oneshot::channel();
         let claimed = Arc::new(AtomicBool::new(false));
-        let item = Item { command, reply, claimed: claimed.clone(), _bytes: bytes };
+        let item = Item {
+            command,
+            reply,
+            claimed: claimed.clone(),
+            _bytes: bytes,
+        };
         self.queue.try_send(item).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => overloaded(()),
             mpsc::error::TrySendError::Closed(_) => Refusal::Failed(Error::Stopped),
         })?;
-        let lost = |_| Err(Refusal::Failed(Error::Unknown("the member stopped before the answer came".into())));
+        let lost = |_| {
+            Err(Refusal::Failed(Error::Unknown(
+                "the member stopped before the answer came".into(),
+            )))
+        };
         match tokio::time::timeout_at(take_by, &mut answer).await {
             Ok(answer) => return answer.unwrap_or_else(lost),
             Err(_) if !claimed.swap(true, Ordering::AcqRel) => return Err(Refusal::NotLeader),
@@ -99,7 +118,9 @@ async fn run(mut items: mpsc::Receiver<Item>, in_flight: usize, sink: Sink) {
     let mut carried = None;
     loop {
         // The semaphore is never closed.
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
         let first = match carried.take() {
             Some(item) => item,
             None => match items.recv().await {
@@ -139,7 +160,10 @@ async fn run(mut items: mpsc::Receiver<Item>, in_flight: usize, sink: Sink) {
 }
 
 fn answer(
-    replies: Vec<(oneshot::Sender<Result<Bytes, Refusal>>, OwnedSemaphorePermit)>,
+    replies: Vec<(
+        oneshot::Sender<Result<Bytes, Refusal>>,
+        OwnedSemaphorePermit,
+    )>,
     result: Result<Vec<Bytes>, Refusal>,
 ) {
     match result {
@@ -150,7 +174,8 @@ fn answer(
             }
         }
         Ok(_) => {
-            let refusal = Refusal::Failed(Error::Unknown("the answers do not fit the commands".into()));
+            let refusal =
+                Refusal::Failed(Error::Unknown("the answers do not fit the commands".into()));
             answer(replies, Err(refusal));
         }
         Err(refusal) => {
@@ -199,13 +224,19 @@ mod tests {
             let batcher = batcher.clone();
             async move {
                 let command = Bytes::copy_from_slice(&n.to_le_bytes());
-                assert_eq!(batcher.submit(command.clone(), later(), later()).await, Ok(command));
+                assert_eq!(
+                    batcher.submit(command.clone(), later(), later()).await,
+                    Ok(command)
+                );
             }
         });
         futures_util::future::join_all(calls).await;
         let sizes = sizes.lock().expect("sizes");
         assert_eq!(sizes.iter().sum::<usize>(), 1000);
-        assert!(sizes.len() <= 3 && sizes.iter().all(|size| *size <= BATCH_COMMANDS_MAX), "{sizes:?}");
+        assert!(
+            sizes.len() <= 3 && sizes.iter().all(|size| *size <= BATCH_COMMANDS_MAX),
+            "{sizes:?}"
+        );
     }
 
     #[tokio::test]
@@ -213,13 +244,22 @@ mod tests {
         let sink: Sink = Arc::new(|_| Box::pin(std::future::pending()));
         let (batcher, run) = Batcher::new(1, sink);
         tokio::spawn(run);
-        let first = batcher.submit(Bytes::from_static(b"a"), soon(), soon() + Duration::from_millis(50));
+        let first = batcher.submit(
+            Bytes::from_static(b"a"),
+            soon(),
+            soon() + Duration::from_millis(50),
+        );
         let second = async {
             tokio::task::yield_now().await;
-            batcher.submit(Bytes::from_static(b"b"), soon(), later()).await
+            batcher
+                .submit(Bytes::from_static(b"b"), soon(), later())
+                .await
         };
         let (first, second) = tokio::join!(first, second);
-        assert!(matches!(first, Err(Refusal::Failed(Error::Unknown(_)))), "{first:?}");
+        assert!(
+            matches!(first, Err(Refusal::Failed(Error::Unknown(_)))),
+            "{first:?}"
+        );
         assert_eq!(second, Err(Refusal::NotLeader));
     }
 
@@ -236,7 +276,9 @@ mod tests {
         while batcher.bytes.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
-        let refused = batcher.submit(Bytes::from_static(b"x"), later(), later()).await;
+        let refused = batcher
+            .submit(Bytes::from_static(b"x"), later(), later())
+            .await;
         assert_eq!(refused, Err(Refusal::Failed(Error::Overloaded)));
         waiting.iter().for_each(tokio::task::JoinHandle::abort);
     }

@@ -44,7 +44,10 @@ pub(crate) struct Failure {
 impl Failure {
     /// `token` is cancelled as soon as the node stops serving.
     pub(crate) fn new(token: CancellationToken) -> Self {
-        Self { stop: watch::Sender::new(None), token }
+        Self {
+            stop: watch::Sender::new(None),
+            token,
+        }
     }
 
     /// Cancelled when the node stops, whatever the reason.
@@ -54,10 +57,10 @@ impl Failure {
 
     /// A final failure. Safe to call from any thread.
     pub(crate) fn set(&self, reason: &dyn fmt::Display) {
-        self.stop(Stop::Failed(reason.to_string()));
+        self.stop(&Stop::Failed(reason.to_string()));
     }
 
-    pub(crate) fn stop(&self, stop: Stop) {
+    pub(crate) fn stop(&self, stop: &Stop) {
         let first = self.stop.send_if_modified(|current| {
             let first = current.is_none();
             if first {
@@ -66,8 +69,10 @@ impl Failure {
             first
         });
         if first {
-            match &stop {
-                Stop::Failed(reason) => tracing::error!(reason, "this member failed and serves nothing any more"),
+            match stop {
+                Stop::Failed(reason) => {
+                    tracing::error!(reason, "this member failed and serves nothing any more");
+                }
                 Stop::Removed(reason) => tracing::warn!(reason, "this member stopped"),
                 Stop::Shutdown => {}
             }

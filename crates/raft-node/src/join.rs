@@ -31,26 +31,44 @@ struct Patience {
 impl Patience {
     fn new() -> Self {
         let now = Instant::now();
-        Self { since: now, spoken: now }
+        Self {
+            since: now,
+            spoken: now,
+        }
     }
 
     async fn wait(&mut self, why: &str) {
         if self.spoken.elapsed() >= SPEAK {
             self.spoken = Instant::now();
-            tracing::warn!(waiting_s = self.since.elapsed().as_secs(), why, "still waiting to join the cluster");
+            tracing::warn!(
+                waiting_s = self.since.elapsed().as_secs(),
+                why,
+                "still waiting to join the cluster"
+            );
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
 fn request(cluster_id: u64, local: &Peer, body: call_request::Body) -> proto::CallRequest {
-    let header = proto::Header { cluster_id, from: local.id, to: 0 };
-    proto::CallRequest { header: Some(header), body: Some(body) }
+    let header = proto::Header {
+        cluster_id,
+        from: local.id,
+        to: 0,
+    };
+    proto::CallRequest {
+        header: Some(header),
+        body: Some(body),
+    }
 }
 
 /// Learns which cluster answers at `peer_urls`, and whether it would take this member in.
 /// Changes nothing anywhere. Waits for as long as nobody can be reached.
-pub(crate) async fn probe(transport: &dyn PeerTransport, local: &Peer, peer_urls: &[String]) -> Result<u64> {
+pub(crate) async fn probe(
+    transport: &dyn PeerTransport,
+    local: &Peer,
+    peer_urls: &[String],
+) -> Result<u64> {
     if peer_urls.is_empty() {
         return Err(Error::Refused("no members to join were given".into()));
     }
@@ -58,11 +76,18 @@ pub(crate) async fn probe(transport: &dyn PeerTransport, local: &Peer, peer_urls
     loop {
         let mut why = String::new();
         for url in peer_urls {
-            let to = PeerAddress { id: 0, url: url.clone() };
+            let to = PeerAddress {
+                id: 0,
+                url: url.clone(),
+            };
             let ping = request(0, local, call_request::Body::Ping(proto::Ping {}));
             let cluster_id = match transport.call(&to, ping, QUESTION).await {
-                Ok(proto::CallResponse { body: Some(call_response::Body::Pong(pong)) }) => pong.cluster_id,
-                Ok(proto::CallResponse { body: Some(call_response::Body::Failure(failure)) }) => {
+                Ok(proto::CallResponse {
+                    body: Some(call_response::Body::Pong(pong)),
+                }) => pong.cluster_id,
+                Ok(proto::CallResponse {
+                    body: Some(call_response::Body::Failure(failure)),
+                }) => {
                     why = format!("{url}: {}", failure.message);
                     continue;
                 }
@@ -100,16 +125,23 @@ pub(crate) async fn ask(
     loop {
         let mut why = String::new();
         for url in peer_urls {
-            let to = PeerAddress { id: 0, url: url.clone() };
+            let to = PeerAddress {
+                id: 0,
+                url: url.clone(),
+            };
             let join = change(Kind::Join(peer_to_proto(local)));
             let join = request(cluster_id, local, call_request::Body::Change(join));
             match change_call(transport, &to, join, TURN).await {
                 Ok(()) => return Ok(()),
                 Err(AskError::Failed(error @ Error::Refused(_))) => return Err(error),
-                Err(AskError::Failed(Error::Overloaded)) => why = "this member has not caught up yet".into(),
+                Err(AskError::Failed(Error::Overloaded)) => {
+                    why = "this member has not caught up yet".into();
+                }
                 Err(AskError::Failed(error)) => why = format!("{url}: {error}"),
                 Err(AskError::Lost(reason)) => why = format!("{url}: {reason}"),
-                Err(AskError::Retry) => why = format!("{url}: the cluster has no leader or cannot be reached"),
+                Err(AskError::Retry) => {
+                    why = format!("{url}: the cluster has no leader or cannot be reached");
+                }
             }
         }
         patience.wait(&why).await;

@@ -25,7 +25,7 @@ mod tasks;
 pub mod testing;
 
 pub use api::{
-    AppliedBatch, Error, LeaderQuery, LogPosition, NodeConfig, NodeStatus, Peer, PeerRole, PeerStatus,
-    Result, SnapshotSource, StartMode, StateMachine,
+    AppliedBatch, Error, LeaderQuery, LogPosition, NodeConfig, NodeStatus, Peer, PeerRole,
+    PeerStatus, Result, SnapshotSource, StartMode, StateMachine,
 };
 pub use node::{Leadership, RaftNode};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, LogIdOptionExt};
 use tokio::time::Instant;
 
@@ -47,7 +47,14 @@ impl Shared {
         let deadline = Instant::now() + self.patience.route;
         loop {
             let to = match self.route(deadline).await? {
-                Route::Local => return self.change_here(change).await,
+                Route::Local => match self.change_here(change.clone()).await {
+                    // Lost the leadership, or has not settled in it yet.
+                    Err(Error::NoLeader { .. }) => {
+                        self.pause(deadline).await?;
+                        continue;
+                    }
+                    done => return done,
+                },
                 // Two members that each believe the other leads must not play ball.
                 Route::Remote(_) if change.forwarded => return Err(self.no_leader()),
                 Route::Remote(to) => to,
@@ -69,7 +76,9 @@ impl Shared {
     }
 
     async fn change_here(&self, change: proto::Change) -> Result<()> {
-        let Some(kind) = change.kind else { return refused("an unknown change") };
+        let Some(kind) = change.kind else {
+            return refused("an unknown change");
+        };
         if let change::Kind::Transfer(to) = kind {
             return self.hand_over((to != 0).then_some(to)).await;
         }
@@ -128,14 +137,43 @@ impl Shared {
     }
 
     async fn write(&self, changes: ChangeMembers<u64, Member>, retain: bool) -> Result<()> {
-        let written =
-            tokio::time::timeout(self.patience.outcome, self.raft.change_membership(changes, retain)).await;
+        let written = tokio::time::timeout(
+            self.patience.outcome,
+            self.raft.change_membership(changes, retain),
+        )
+        .await;
         match written {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(self.no_leader()),
-            Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error)))) => refused(error.to_string()),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
+                Err(self.no_leader())
+            }
+            // Another change is on its way, or a new leader has not committed anything yet.
+            Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                ChangeMembershipError::InProgress(_)
+                | ChangeMembershipError::UncommittedLeaderLog(_),
+            )))) => Err(self.no_leader()),
+            Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error)))) => {
+                refused(error.to_string())
+            }
             Ok(Err(error)) => Err(Error::Unknown(error.to_string())),
             Err(_) => Err(Error::Unknown("no quorum answered in time".into())),
+        }
+    }
+
+    /// Ends a change whose leader was lost between its two steps.
+    pub(crate) async fn finish_change(&self) {
+        let joint = self.membership().get_joint_config().len() > 1;
+        if !joint || !self.leadership.borrow().local {
+            return;
+        }
+        let Ok(_nobody_changes) = self.changes.try_lock() else {
+            return;
+        };
+        if let Err(error) = self
+            .write(ChangeMembers::AddVoterIds(BTreeSet::new()), false)
+            .await
+        {
+            tracing::warn!(%error, "an interrupted change of members is not finished yet");
         }
     }
 
@@ -144,7 +182,11 @@ impl Shared {
         if self.membership().get_node(&id).is_some() {
             return self.update(id, member).await;
         }
-        self.write(ChangeMembers::AddNodes(BTreeMap::from([(id, member)])), true).await
+        self.write(
+            ChangeMembers::AddNodes(BTreeMap::from([(id, member)])),
+            true,
+        )
+        .await
     }
 
     fn is_voter(&self, id: u64) -> bool {
@@ -170,7 +212,8 @@ impl Shared {
         if self.lag(id).is_none_or(|lag| lag > CAUGHT_UP_ENTRIES) {
             return refused(format!("learner {id:x} is not in sync with the leader yet"));
         }
-        self.write(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await
+        self.write(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true)
+            .await
     }
 
     /// Learner first, voter once caught up. Asking again goes on where the last time ended.
@@ -184,7 +227,11 @@ impl Shared {
         while !self.is_voter(id) {
             let lag = self.lag(id);
             if lag.is_some_and(|lag| lag <= CAUGHT_UP_ENTRIES) {
-                tracing::info!(id = format_args!("{id:x}"), name = member.name, "a learner has caught up and becomes a voter");
+                tracing::info!(
+                    id = format_args!("{id:x}"),
+                    name = member.name,
+                    "a learner has caught up and becomes a voter"
+                );
                 return self.promote(id).await;
             }
             if lag.is_some_and(|lag| lag < best) {
@@ -194,7 +241,9 @@ impl Shared {
             if moved.elapsed() > STALL && !spoken {
                 spoken = true;
                 tracing::warn!(
-                    id = format_args!("{id:x}"), name = member.name, url = member.peer_url,
+                    id = format_args!("{id:x}"),
+                    name = member.name,
+                    url = member.peer_url,
                     "a learner makes no progress; is its peer address reachable from here?"
                 );
             }
@@ -217,14 +266,22 @@ impl Shared {
         if membership.get_node(&id).is_none() {
             return refused(format!("there is no member {id:x}"));
         }
-        let remaining: BTreeSet<u64> = membership.voter_ids().filter(|voter| *voter != id).collect();
+        let remaining: BTreeSet<u64> = membership
+            .voter_ids()
+            .filter(|voter| *voter != id)
+            .collect();
         if !self.is_voter(id) {
-            return self.write(ChangeMembers::RemoveNodes(BTreeSet::from([id])), false).await;
+            return self
+                .write(ChangeMembers::RemoveNodes(BTreeSet::from([id])), false)
+                .await;
         }
         if remaining.is_empty() {
             return refused("the last voter cannot be removed");
         }
-        let started = remaining.iter().filter(|voter| self.is_started(**voter)).count();
+        let started = remaining
+            .iter()
+            .filter(|voter| self.is_started(**voter))
+            .count();
         let quorum = remaining.len() / 2 + 1;
         if started < quorum {
             return refused(format!(
@@ -232,7 +289,8 @@ impl Shared {
                 remaining.len()
             ));
         }
-        self.write(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false).await
+        self.write(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false)
+            .await
     }
 
     /// Whether the leader has lately heard of a member.
@@ -240,7 +298,8 @@ impl Shared {
         if id == self.local.id {
             return true;
         }
-        self.last_contact(id).is_some_and(|age| age < self.election_timeout * 2)
+        self.last_contact(id)
+            .is_some_and(|age| age < self.election_timeout * 2)
     }
 
     /// Time since the leader last had an answer from a member.
@@ -254,16 +313,26 @@ impl Shared {
     async fn update(&self, id: u64, member: Member) -> Result<()> {
         check_member(id, &member)?;
         let membership = self.membership();
-        let Some(known) = membership.get_node(&id) else { return refused(format!("there is no member {id:x}")) };
+        let Some(known) = membership.get_node(&id) else {
+            return refused(format!("there is no member {id:x}"));
+        };
         if *known == member {
             return Ok(());
         }
-        if let Some((other, _)) =
-            membership.nodes().find(|(other, known)| **other != id && known.peer_url == member.peer_url)
+        if let Some((other, _)) = membership
+            .nodes()
+            .find(|(other, known)| **other != id && known.peer_url == member.peer_url)
         {
-            return refused(format!("{} is the address of member {other:x} already", member.peer_url));
+            return refused(format!(
+                "{} is the address of member {other:x} already",
+                member.peer_url
+            ));
         }
-        self.write(ChangeMembers::SetNodes(BTreeMap::from([(id, member)])), true).await
+        self.write(
+            ChangeMembers::SetNodes(BTreeMap::from([(id, member)])),
+            true,
+        )
+        .await
     }
 
     /// Hands leadership over; returns when another member leads.
@@ -271,8 +340,11 @@ impl Shared {
         if to == Some(self.local.id) {
             return Ok(());
         }
-        let candidates: Vec<u64> =
-            self.membership().voter_ids().filter(|id| *id != self.local.id && self.is_started(*id)).collect();
+        let candidates: Vec<u64> = self
+            .membership()
+            .voter_ids()
+            .filter(|id| *id != self.local.id && self.is_started(*id))
+            .collect();
         let target = match to {
             Some(id) if candidates.contains(&id) => id,
             Some(id) => return refused(format!("member {id:x} is no running voter")),
@@ -280,7 +352,11 @@ impl Shared {
                 let metrics = self.raft.metrics();
                 let metrics = metrics.borrow_watched();
                 let matched = |id: &u64| {
-                    metrics.replication.as_ref().and_then(|known| known.get(id)).and_then(|id| id.index())
+                    metrics
+                        .replication
+                        .as_ref()
+                        .and_then(|known| known.get(id))
+                        .and_then(|id| id.index())
                 };
                 match candidates.iter().max_by_key(|id| matched(id)) {
                     Some(id) => *id,
@@ -288,7 +364,11 @@ impl Shared {
                 }
             }
         };
-        self.raft.trigger().transfer_leader(target).await.map_err(|_| Error::Stopped)?;
+        self.raft
+            .trigger()
+            .transfer_leader(target)
+            .await
+            .map_err(|_| Error::Stopped)?;
         let mut metrics = self.raft.server_metrics();
         let moved = async {
             loop {
@@ -317,11 +397,22 @@ fn check_member(id: u64, member: &Member) -> Result<()> {
         return refused(format!("a member's name has 1 to {NAME_BYTES_MAX} bytes"));
     }
     if member.client_url.len() > URL_BYTES_MAX || member.peer_url.len() > URL_BYTES_MAX {
-        return refused(format!("a member's addresses have at most {URL_BYTES_MAX} bytes each"));
+        return refused(format!(
+            "a member's addresses have at most {URL_BYTES_MAX} bytes each"
+        ));
     }
     match member.peer_url.parse::<http::Uri>() {
-        Ok(uri) if uri.scheme_str() == Some("https") && uri.host().is_some() && uri.port_u16().is_some() => Ok(()),
-        _ => refused(format!("{:?} is no peer address of the form https://host:port", member.peer_url)),
+        Ok(uri)
+            if uri.scheme_str() == Some("https")
+                && uri.host().is_some()
+                && uri.port_u16().is_some() =>
+        {
+            Ok(())
+        }
+        _ => refused(format!(
+            "{:?} is no peer address of the form https://host:port",
+            member.peer_url
+        )),
     }
 }
 
@@ -333,10 +424,12 @@ pub(crate) async fn change_call(
     limit: Duration,
 ) -> Result<(), AskError> {
     match transport.call(to, request, limit).await {
-        Ok(proto::CallResponse { body: Some(call_response::Body::Done(_)) }) => Ok(()),
-        Ok(proto::CallResponse { body: Some(call_response::Body::Failure(failure)) }) => {
-            Err(failure_to_error(&failure).map_or(AskError::Retry, AskError::Failed))
-        }
+        Ok(proto::CallResponse {
+            body: Some(call_response::Body::Done(_)),
+        }) => Ok(()),
+        Ok(proto::CallResponse {
+            body: Some(call_response::Body::Failure(failure)),
+        }) => Err(failure_to_error(&failure).map_or(AskError::Retry, AskError::Failed)),
         Ok(_) => Err(AskError::Lost("the peer answered something else".into())),
         Err(CallError::NotSent(_)) => Err(AskError::Retry),
         Err(error @ CallError::Lost(_)) => Err(AskError::Lost(error.to_string())),
@@ -345,7 +438,10 @@ pub(crate) async fn change_call(
 
 /// The change that makes a peer do `kind`.
 pub(crate) fn change(kind: change::Kind) -> proto::Change {
-    proto::Change { kind: Some(kind), forwarded: false }
+    proto::Change {
+        kind: Some(kind),
+        forwarded: false,
+    }
 }
 
 pub(crate) fn peer_to_proto(peer: &Peer) -> proto::Member {
@@ -364,11 +460,20 @@ mod tests {
 
     #[test]
     fn members_must_be_reachable() {
-        let member = |url: &str| Member { name: "a".into(), peer_url: url.into(), client_url: String::new() };
+        let member = |url: &str| Member {
+            name: "a".into(),
+            peer_url: url.into(),
+            client_url: String::new(),
+        };
         assert!(check_member(1, &member("https://127.0.0.1:2380")).is_ok());
         assert!(check_member(1, &member("https://[::1]:2380")).is_ok());
         assert!(check_member(0, &member("https://127.0.0.1:2380")).is_err());
-        for bad in ["", "http://127.0.0.1:2380", "https://127.0.0.1", "127.0.0.1:2380"] {
+        for bad in [
+            "",
+            "http://127.0.0.1:2380",
+            "https://127.0.0.1",
+            "127.0.0.1:2380",
+        ] {
             assert!(check_member(1, &member(bad)).is_err(), "{bad}");
         }
     }

@@ -52,8 +52,11 @@ impl RaftNode {
         machine: Box<dyn StateMachine>,
         query: Arc<dyn LeaderQuery>,
     ) -> Result<Arc<Self>> {
-        let transport =
-            GrpcTransport::new(&config.client_tls, &config.server_tls, config.listen.clone());
+        let transport = GrpcTransport::new(
+            &config.client_tls,
+            &config.server_tls,
+            config.listen.clone(),
+        );
         let parts = start::Parts {
             env: config.env,
             dir: config.dir,
@@ -128,7 +131,11 @@ impl RaftNode {
                 let contact = contact.and_then(|at| at.as_ref()).map(|at| at.elapsed());
                 PeerStatus {
                     peer: member.to_peer(*id),
-                    role: if voter { PeerRole::Voter } else { PeerRole::Learner },
+                    role: if voter {
+                        PeerRole::Voter
+                    } else {
+                        PeerRole::Learner
+                    },
                     matched_index: matched.filter(|_| leads),
                     last_contact: if *id == node.local.id {
                         leads.then_some(std::time::Duration::ZERO)
@@ -164,7 +171,9 @@ impl RaftNode {
     /// # Errors
     /// [`Error::Refused`] when the name or address belongs to another member.
     pub async fn add_learner(&self, peer: Peer) -> Result<()> {
-        self.shared.change(change(Kind::AddLearner(peer_to_proto(&peer)))).await
+        self.shared
+            .change(change(Kind::AddLearner(peer_to_proto(&peer))))
+            .await
     }
 
     /// Makes a learner that has caught up a voter.
@@ -189,7 +198,9 @@ impl RaftNode {
     /// # Errors
     /// [`Error::Refused`] when the address belongs to another member.
     pub async fn update_peer(&self, peer: Peer) -> Result<()> {
-        self.shared.change(change(Kind::Update(peer_to_proto(&peer)))).await
+        self.shared
+            .change(change(Kind::Update(peer_to_proto(&peer))))
+            .await
     }
 
     /// Hands leadership to the given voter, or to the one that is furthest. Returns once another
@@ -198,7 +209,9 @@ impl RaftNode {
     /// # Errors
     /// [`Error::Refused`] when there is no such running voter.
     pub async fn transfer_leadership(&self, to: Option<u64>) -> Result<()> {
-        self.shared.change(change(Kind::Transfer(to.unwrap_or(0)))).await
+        self.shared
+            .change(change(Kind::Transfer(to.unwrap_or(0))))
+            .await
     }
 
     /// Resolves when this member stops serving, with the reason: a failure, or its removal from
@@ -218,7 +231,7 @@ impl RaftNode {
             let checkpoint = self.shared.machine.checkpoint(true);
             // The log has everything a checkpoint would have; it only makes the next start short.
             let _ = tokio::time::timeout(start::CHECKPOINT_ON_STOP, checkpoint).await;
-            self.shared.failure.stop(Stop::Shutdown);
+            self.shared.failure.stop(&Stop::Shutdown);
         }
         self.tracker.wait().await;
     }
@@ -227,20 +240,22 @@ impl RaftNode {
 impl RaftNode {
     /// See [`crate::testing::abort`].
     pub(crate) async fn abort(&self) {
-        self.shared.failure.stop(Stop::Shutdown);
+        self.shared.failure.stop(&Stop::Shutdown);
         self.tracker.wait().await;
     }
 }
 
 impl Drop for RaftNode {
     fn drop(&mut self) {
-        self.shared.failure.stop(Stop::Shutdown);
+        self.shared.failure.stop(&Stop::Shutdown);
     }
 }
 
 impl std::fmt::Debug for RaftNode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RaftNode").field("local", &self.shared.local).finish_non_exhaustive()
+        f.debug_struct("RaftNode")
+            .field("local", &self.shared.local)
+            .finish_non_exhaustive()
     }
 }
 

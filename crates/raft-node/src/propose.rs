@@ -48,7 +48,9 @@ impl Shared {
     pub(crate) async fn propose(&self, command: Bytes) -> Result<Bytes> {
         self.failure.check()?;
         if command.len() > COMMAND_BYTES_MAX {
-            return Err(Error::Refused(format!("a command has at most {COMMAND_BYTES_MAX} bytes")));
+            return Err(Error::Refused(format!(
+                "a command has at most {COMMAND_BYTES_MAX} bytes"
+            )));
         }
         let take_by = Instant::now() + self.patience.route;
         let answer_by = take_by + self.patience.outcome;
@@ -75,11 +77,17 @@ impl Shared {
         if self.failure.current().is_some() {
             return Err(Refusal::NotLeader);
         }
-        let written = tokio::time::timeout(self.patience.outcome, self.raft.client_write(Commands(commands))).await;
+        let written = tokio::time::timeout(
+            self.patience.outcome,
+            self.raft.client_write(Commands(commands)),
+        )
+        .await;
         let unknown = |reason: String| Err(Refusal::Failed(Error::Unknown(reason)));
         match written {
             Ok(Ok(written)) => Ok(written.data.0),
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(Refusal::NotLeader),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
+                Err(Refusal::NotLeader)
+            }
             Ok(Err(RaftError::APIError(error))) => unknown(error.to_string()),
             Ok(Err(RaftError::Fatal(error))) => unknown(error.to_string()),
             Err(_) => unknown("no quorum answered in time".into()),
@@ -87,7 +95,10 @@ impl Shared {
     }
 
     /// Hands one batch to the leader, wherever it is by now.
-    pub(crate) async fn forward(self: Arc<Self>, commands: Vec<Bytes>) -> Result<Vec<Bytes>, Refusal> {
+    pub(crate) async fn forward(
+        self: Arc<Self>,
+        commands: Vec<Bytes>,
+    ) -> Result<Vec<Bytes>, Refusal> {
         let now = *self.leadership.borrow();
         let address = match now.leader {
             // This member became the leader while the batch was forming.
@@ -95,7 +106,9 @@ impl Shared {
             Some(id) => self.peer_address(id),
             None => None,
         };
-        let Some(address) = address else { return Err(Refusal::NotLeader) };
+        let Some(address) = address else {
+            return Err(Refusal::NotLeader);
+        };
         let body = call_request::Body::Propose(proto::Propose { commands });
         let asked = self.ask_peer(&address, body);
         // A leader that hangs must not block the way to its successor for long.
@@ -109,7 +122,9 @@ impl Shared {
         };
         match answer {
             Ok(call_response::Body::Proposed(proposed)) => Ok(proposed.responses),
-            Ok(_) => Err(Refusal::Failed(Error::Unknown("the leader answered something else".into()))),
+            Ok(_) => Err(Refusal::Failed(Error::Unknown(
+                "the leader answered something else".into(),
+            ))),
             Err(AskError::Retry) => Err(Refusal::NotLeader),
             Err(AskError::Lost(reason)) => Err(Refusal::Failed(Error::Unknown(reason))),
             Err(AskError::Failed(error)) => Err(Refusal::Failed(error)),
@@ -121,11 +136,18 @@ impl Shared {
         to: &PeerAddress,
         body: call_request::Body,
     ) -> Result<call_response::Body, AskError> {
-        let request = proto::CallRequest { header: Some(self.header(to.id)), body: Some(body) };
-        match self.transport.call(to, request, self.patience.outcome).await {
-            Ok(proto::CallResponse { body: Some(call_response::Body::Failure(failure)) }) => {
-                Err(failure_to_error(&failure).map_or(AskError::Retry, AskError::Failed))
-            }
+        let request = proto::CallRequest {
+            header: Some(self.header(to.id)),
+            body: Some(body),
+        };
+        match self
+            .transport
+            .call(to, request, self.patience.outcome)
+            .await
+        {
+            Ok(proto::CallResponse {
+                body: Some(call_response::Body::Failure(failure)),
+            }) => Err(failure_to_error(&failure).map_or(AskError::Retry, AskError::Failed)),
             Ok(proto::CallResponse { body: Some(body) }) => Ok(body),
             Ok(proto::CallResponse { body: None }) => Err(AskError::Lost("an empty answer".into())),
             Err(CallError::NotSent(_)) => Err(AskError::Retry),
@@ -139,12 +161,16 @@ impl Shared {
             let answer = match self.route(deadline).await? {
                 Route::Local => return self.query.answer(question).await.map_err(Error::Refused),
                 Route::Remote(to) => {
-                    let body = call_request::Body::Ask(proto::Ask { question: question.clone() });
+                    let body = call_request::Body::Ask(proto::Ask {
+                        question: question.clone(),
+                    });
                     self.ask_peer(&to, body).await
                 }
             };
             match answer {
-                Ok(call_response::Body::Answer(proto::Answer { result: Some(result) })) => {
+                Ok(call_response::Body::Answer(proto::Answer {
+                    result: Some(result),
+                })) => {
                     return match result {
                         proto::answer::Result::Answer(answer) => Ok(answer),
                         proto::answer::Result::Error(error) => Err(Error::Refused(error)),
@@ -177,8 +203,12 @@ impl Shared {
         let rounds = Arc::new(Semaphore::new(READ_ROUNDS));
         loop {
             // The semaphore is never closed.
-            let Ok(round) = rounds.clone().acquire_owned().await else { return };
-            let Some(first) = waiting.recv().await else { return };
+            let Ok(round) = rounds.clone().acquire_owned().await else {
+                return;
+            };
+            let Some(first) = waiting.recv().await else {
+                return;
+            };
             let mut waiters = vec![first];
             while let Ok(waiter) = waiting.try_recv() {
                 waiters.push(waiter);
@@ -207,7 +237,8 @@ impl Shared {
             let point = match self.route(deadline).await? {
                 Route::Local => self.local_read_point().await,
                 Route::Remote(to) => {
-                    let asked = self.ask_peer(&to, call_request::Body::ReadIndex(proto::ReadIndex {}));
+                    let asked =
+                        self.ask_peer(&to, call_request::Body::ReadIndex(proto::ReadIndex {}));
                     // Reading changes nothing: whatever goes wrong, it can be tried again.
                     tokio::select! {
                         answer = tokio::time::timeout_at(deadline, asked) => match answer {
@@ -230,7 +261,10 @@ impl Shared {
     /// Waits until a leader other than `id` is known.
     async fn leader_moved(&self, id: u64) {
         let mut leadership = self.leadership.subscribe();
-        let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != id)).await.is_ok();
+        let moved = leadership
+            .wait_for(|now| now.leader.is_some_and(|leader| leader != id))
+            .await
+            .is_ok();
         if !moved {
             // The node is being taken down; its stop is noticed elsewhere.
             std::future::pending::<()>().await;
@@ -240,7 +274,11 @@ impl Shared {
     /// A read point from this member as the leader. Never from the lease alone: a process that
     /// was paused does not notice that its lease has run out.
     pub(crate) async fn local_read_point(&self) -> Option<LogId> {
-        let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.ok()?;
+        let linearizer = self
+            .raft
+            .get_read_linearizer(ReadPolicy::ReadIndex)
+            .await
+            .ok()?;
         Some(*linearizer.read_log_id().log_id())
     }
 }
@@ -248,7 +286,10 @@ impl Shared {
 /// A [`crate::batch::Sink`] that works on a node that may be gone.
 pub(crate) fn sink<F>(node: std::sync::Weak<Shared>, work: F) -> crate::batch::Sink
 where
-    F: Fn(Arc<Shared>, Vec<Bytes>) -> BoxFuture<'static, Result<Vec<Bytes>, Refusal>> + Send + Sync + 'static,
+    F: Fn(Arc<Shared>, Vec<Bytes>) -> BoxFuture<'static, Result<Vec<Bytes>, Refusal>>
+        + Send
+        + Sync
+        + 'static,
 {
     Arc::new(move |commands| match node.upgrade() {
         Some(node) => work(node, commands),

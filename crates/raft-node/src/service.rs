@@ -14,7 +14,9 @@ use crate::batch::Refusal;
 use crate::consensus::snapshot::{SnapshotData, Spool};
 use crate::consensus::{SnapshotMeta, TypeConfig, codec};
 use crate::peers::proto::failure::Kind;
-use crate::peers::proto::{append_response, call_request, call_response, snapshot_chunk, snapshot_response};
+use crate::peers::proto::{
+    append_response, call_request, call_response, snapshot_chunk, snapshot_response,
+};
 use crate::peers::{CallError, PeerService, proto};
 use crate::propose::COMMAND_BYTES_MAX;
 use crate::shared::{Shared, error_to_failure, failure};
@@ -24,6 +26,7 @@ type Answer = Result<call_response::Body, proto::Failure>;
 /// Serves peers of one node.
 pub(crate) struct Service(pub(crate) Arc<Shared>);
 
+#[allow(clippy::needless_pass_by_value, reason = "passed to map_err")]
 fn invalid(error: impl ToString) -> proto::Failure {
     failure(Kind::Refused, error.to_string())
 }
@@ -47,8 +50,10 @@ impl Service {
             return Err(failure(Kind::Refused, message));
         }
         if header.to != node.local.id && !(joining && header.to == 0) {
-            let message =
-                format!("member {:x} was asked here, but this is member {:x}", header.to, node.local.id);
+            let message = format!(
+                "member {:x} was asked here, but this is member {:x}",
+                header.to, node.local.id
+            );
             return Err(failure(Kind::Refused, message));
         }
         if node.failure.current().is_some() {
@@ -58,8 +63,13 @@ impl Service {
     }
 
     async fn answer(&self, request: proto::CallRequest) -> Answer {
-        let body = request.body.ok_or_else(|| failure(Kind::Refused, "an unknown question"))?;
-        let joining = matches!(body, call_request::Body::Ping(_) | call_request::Body::Change(_));
+        let body = request
+            .body
+            .ok_or_else(|| failure(Kind::Refused, "an unknown question"))?;
+        let joining = matches!(
+            body,
+            call_request::Body::Ping(_) | call_request::Body::Change(_)
+        );
         self.check(request.header.as_ref(), joining)?;
         let from = request.header.map_or(0, |header| header.from);
         match body {
@@ -113,7 +123,11 @@ impl Service {
         }
         let mut call = VoteRequest::<TypeConfig>::new(vote, last_log_id);
         call.leadership_transfer = request.leadership_transfer;
-        let answer = if pre { self.0.raft.pre_vote(call).await } else { self.0.raft.vote(call).await };
+        let answer = if pre {
+            self.0.raft.pre_vote(call).await
+        } else {
+            self.0.raft.vote(call).await
+        };
         let answer = answer.map_err(|_| stopped())?;
         Ok(call_response::Body::Vote(proto::VoteResponse {
             vote: Some(codec::vote_to_proto(&answer.vote)),
@@ -125,7 +139,12 @@ impl Service {
     async fn transfer(&self, request: &proto::TransferRequest) -> Answer {
         let from = codec::vote_from_proto(request.from_leader.as_ref()).map_err(invalid)?;
         let last = request.last.as_ref().map(codec::log_id_from_proto);
-        match self.0.raft.handle_transfer_leader(TransferLeaderRequest::new(from, request.to, last)).await {
+        match self
+            .0
+            .raft
+            .handle_transfer_leader(TransferLeaderRequest::new(from, request.to, last))
+            .await
+        {
             Ok(Ok(())) => Ok(call_response::Body::Done(proto::Done {})),
             Ok(Err(error)) => Err(invalid(error)),
             Err(_) => Err(stopped()),
@@ -138,11 +157,22 @@ impl Service {
         if !self.0.leadership.borrow().local {
             return Err(self.not_leader());
         }
-        if propose.commands.iter().any(|command| command.len() > COMMAND_BYTES_MAX) {
-            return Err(failure(Kind::Refused, format!("a command has at most {COMMAND_BYTES_MAX} bytes")));
+        if propose
+            .commands
+            .iter()
+            .any(|command| command.len() > COMMAND_BYTES_MAX)
+        {
+            return Err(failure(
+                Kind::Refused,
+                format!("a command has at most {COMMAND_BYTES_MAX} bytes"),
+            ));
         }
         // All or nothing: the answer speaks for the whole batch.
-        match self.0.commit_forwarded(propose.commands, Instant::now()).await {
+        match self
+            .0
+            .commit_forwarded(propose.commands, Instant::now())
+            .await
+        {
             Ok(responses) => Ok(call_response::Body::Proposed(proto::Proposed { responses })),
             Err(Refusal::NotLeader) => Err(self.not_leader()),
             Err(Refusal::Failed(error)) => Err(error_to_failure(&error)),
@@ -157,34 +187,55 @@ impl Service {
             Ok(answer) => proto::answer::Result::Answer(answer),
             Err(error) => proto::answer::Result::Error(error),
         };
-        Ok(call_response::Body::Answer(proto::Answer { result: Some(result) }))
+        Ok(call_response::Body::Answer(proto::Answer {
+            result: Some(result),
+        }))
     }
 
-    fn append_request(&self, request: proto::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, proto::Failure> {
+    fn append_request(
+        &self,
+        request: proto::AppendRequest,
+    ) -> Result<AppendEntriesRequest<TypeConfig>, proto::Failure> {
         self.check(request.header.as_ref(), false)?;
         let vote = codec::vote_from_proto(request.vote.as_ref()).map_err(invalid)?;
         let prev_log_id = request.previous.as_ref().map(codec::log_id_from_proto);
-        let entries = codec::entries_from_proto(prev_log_id.as_ref(), request.entries).map_err(invalid)?;
+        let entries =
+            codec::entries_from_proto(prev_log_id.as_ref(), request.entries).map_err(invalid)?;
         let leader_commit = request.committed.as_ref().map(codec::log_id_from_proto);
         if !vote.committed {
-            return Err(failure(Kind::Refused, "entries from a member that does not lead"));
+            return Err(failure(
+                Kind::Refused,
+                "entries from a member that does not lead",
+            ));
         }
-        Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
+        Ok(AppendEntriesRequest {
+            vote,
+            prev_log_id,
+            entries,
+            leader_commit,
+        })
     }
 
     async fn receive(
         &self,
         mut chunks: BoxStream<'static, Result<proto::SnapshotChunk, CallError>>,
     ) -> Result<proto::Vote, proto::Failure> {
-        let broken = |error: &dyn std::fmt::Display| failure(Kind::Refused, format!("the snapshot broke off: {error}"));
+        let broken = |error: &dyn std::fmt::Display| {
+            failure(Kind::Refused, format!("the snapshot broke off: {error}"))
+        };
         let head = match chunks.next().await {
-            Some(Ok(proto::SnapshotChunk { part: Some(snapshot_chunk::Part::Head(head)) })) => head,
+            Some(Ok(proto::SnapshotChunk {
+                part: Some(snapshot_chunk::Part::Head(head)),
+            })) => head,
             Some(Err(error)) => return Err(broken(&error)),
             _ => return Err(failure(Kind::Refused, "a snapshot without a head")),
         };
         self.check(head.header.as_ref(), false)?;
         let vote = codec::vote_from_proto(head.vote.as_ref()).map_err(invalid)?;
-        let membership = head.membership.as_ref().ok_or_else(|| invalid("a snapshot without a membership"))?;
+        let membership = head
+            .membership
+            .as_ref()
+            .ok_or_else(|| invalid("a snapshot without a membership"))?;
         let meta = SnapshotMeta {
             last_log_id: head.last.as_ref().map(codec::log_id_from_proto),
             last_membership: codec::stored_membership_from_proto(membership).map_err(invalid)?,
@@ -205,14 +256,24 @@ impl Service {
                     spool = blocking(move || spool.push(&data).map(|()| spool)).await?;
                 }
                 Some(snapshot_chunk::Part::End(end)) => {
-                    spool.verify(end.chunks, end.size_bytes, end.crc32c).map_err(invalid)?;
+                    spool
+                        .verify(end.chunks, end.size_bytes, end.crc32c)
+                        .map_err(invalid)?;
                     break;
                 }
                 _ => return Err(invalid("an unexpected part of a snapshot")),
             }
         }
-        let snapshot = openraft::Snapshot { meta, snapshot: SnapshotData::Received(spool) };
-        let installed = self.0.raft.install_full_snapshot(vote, snapshot).await.map_err(|_| stopped())?;
+        let snapshot = openraft::Snapshot {
+            meta,
+            snapshot: SnapshotData::Received(spool),
+        };
+        let installed = self
+            .0
+            .raft
+            .install_full_snapshot(vote, snapshot)
+            .await
+            .map_err(|_| stopped())?;
         Ok(codec::vote_to_proto(&installed.vote))
     }
 }
@@ -222,7 +283,8 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, proto::Failure> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| failure(Kind::Refused, format!("cannot spool a snapshot: {error}"))),
+        Ok(result) => result
+            .map_err(|error| failure(Kind::Refused, format!("cannot spool a snapshot: {error}"))),
         Err(_) => Err(stopped()),
     }
 }
@@ -230,7 +292,10 @@ async fn blocking<T: Send + 'static>(
 #[async_trait]
 impl PeerService for Service {
     async fn call(&self, request: proto::CallRequest) -> proto::CallResponse {
-        let body = self.answer(request).await.unwrap_or_else(call_response::Body::Failure);
+        let body = self
+            .answer(request)
+            .await
+            .unwrap_or_else(call_response::Body::Failure);
         proto::CallResponse { body: Some(body) }
     }
 
@@ -245,7 +310,9 @@ impl PeerService for Service {
                 std::future::ready(match this.append_request(request) {
                     Ok(request) => Some(request),
                     Err(failure) => {
-                        *refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(failure);
+                        *refused
+                            .lock()
+                            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(failure);
                         None
                     }
                 })
@@ -257,20 +324,31 @@ impl PeerService for Service {
             let result = match answer {
                 Ok(Ok(last)) => {
                     node.heard_leader();
-                    Answer::Matched(proto::Matched { last: last.as_ref().map(codec::log_id_to_proto) })
+                    Answer::Matched(proto::Matched {
+                        last: last.as_ref().map(codec::log_id_to_proto),
+                    })
                 }
                 Ok(Err(StreamAppendError::Conflict(id))) => {
                     node.heard_leader();
                     Answer::Conflict(codec::log_id_to_proto(&id))
                 }
-                Ok(Err(StreamAppendError::HigherVote(vote))) => Answer::HigherVote(codec::vote_to_proto(&vote)),
+                Ok(Err(StreamAppendError::HigherVote(vote))) => {
+                    Answer::HigherVote(codec::vote_to_proto(&vote))
+                }
                 Err(_) => Answer::Failure(stopped()),
             };
-            proto::AppendResponse { result: Some(result) }
+            proto::AppendResponse {
+                result: Some(result),
+            }
         });
         let last = stream::once(async move {
-            let failure = refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()?;
-            Some(proto::AppendResponse { result: Some(append_response::Result::Failure(failure)) })
+            let failure = refused
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .take()?;
+            Some(proto::AppendResponse {
+                result: Some(append_response::Result::Failure(failure)),
+            })
         });
         answers.chain(last.filter_map(std::future::ready)).boxed()
     }
@@ -283,7 +361,9 @@ impl PeerService for Service {
             Ok(vote) => snapshot_response::Result::Vote(vote),
             Err(failure) => snapshot_response::Result::Failure(failure),
         };
-        proto::SnapshotResponse { result: Some(result) }
+        proto::SnapshotResponse {
+            result: Some(result),
+        }
     }
 }
 
@@ -297,7 +377,9 @@ impl Shared {
         now: Instant,
     ) -> Result<Vec<bytes::Bytes>, Refusal> {
         let (take_by, answer_by) = (now + self.patience.route, now + self.patience.outcome);
-        let all = commands.into_iter().map(|command| self.proposals.submit(command, take_by, answer_by));
+        let all = commands
+            .into_iter()
+            .map(|command| self.proposals.submit(command, take_by, answer_by));
         let results = futures_util::future::join_all(all).await;
         let failed = results.iter().filter_map(|result| result.as_ref().err());
         let mut worst: Option<Refusal> = None;
@@ -312,9 +394,9 @@ impl Shared {
         match worst {
             None => Ok(results.into_iter().flatten().collect()),
             // Some went through: what holds for one does not hold for all.
-            Some(_) if failures < results.len() => {
-                Err(Refusal::Failed(Error::Unknown("the leader changed in the middle of a batch".into())))
-            }
+            Some(_) if failures < results.len() => Err(Refusal::Failed(Error::Unknown(
+                "the leader changed in the middle of a batch".into(),
+            ))),
             Some(refusal) => Err(refusal),
         }
     }

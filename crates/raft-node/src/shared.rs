@@ -60,21 +60,36 @@ pub(crate) enum Route {
 
 impl Shared {
     pub(crate) fn header(&self, to: u64) -> proto::Header {
-        proto::Header { cluster_id: self.cluster_id, from: self.local.id, to }
+        proto::Header {
+            cluster_id: self.cluster_id,
+            from: self.local.id,
+            to,
+        }
     }
 
     /// The membership in force here, committed or not.
     pub(crate) fn membership(&self) -> Arc<StoredMembership> {
-        self.raft.metrics().borrow_watched().membership_config.clone()
+        self.raft
+            .metrics()
+            .borrow_watched()
+            .membership_config
+            .clone()
     }
 
     pub(crate) fn committed_membership(&self) -> Arc<StoredMembership> {
-        self.raft.metrics().borrow_watched().committed_membership_config.clone()
+        self.raft
+            .metrics()
+            .borrow_watched()
+            .committed_membership_config
+            .clone()
     }
 
     pub(crate) fn peer_address(&self, id: u64) -> Option<PeerAddress> {
         let membership = self.membership();
-        membership.get_node(&id).map(|member| PeerAddress { id, url: member.peer_url.clone() })
+        membership.get_node(&id).map(|member| PeerAddress {
+            id,
+            url: member.peer_url.clone(),
+        })
     }
 
     /// Notes that the leader is alive.
@@ -95,7 +110,9 @@ impl Shared {
 
     pub(crate) fn no_leader(&self) -> Error {
         let last = self.last_leader.load(Ordering::Relaxed);
-        Error::NoLeader { last_leader: (last != 0).then_some(last) }
+        Error::NoLeader {
+            last_leader: (last != 0).then_some(last),
+        }
     }
 
     /// Waits for a leader that can be reached, until `deadline`.
@@ -141,7 +158,11 @@ impl Shared {
     pub(crate) async fn applied(&self, id: &LogId, deadline: Instant) -> Result<()> {
         let mut progress = self.machine.progress();
         let reached = async {
-            let reached = |progress: &Progress| progress.applied.is_some_and(|applied| applied.index >= id.index);
+            let reached = |progress: &Progress| {
+                progress
+                    .applied
+                    .is_some_and(|applied| applied.index >= id.index)
+            };
             progress.wait_for(reached).await.map(|_| ())
         };
         tokio::select! {
@@ -158,7 +179,12 @@ impl Shared {
 
 /// A failure as it goes over the wire.
 pub(crate) fn failure(kind: proto::failure::Kind, message: impl Into<String>) -> proto::Failure {
-    proto::Failure { kind: kind.into(), message: message.into(), leader: 0, membership: None }
+    proto::Failure {
+        kind: kind.into(),
+        message: message.into(),
+        leader: 0,
+        membership: None,
+    }
 }
 
 /// An error as it goes over the wire.

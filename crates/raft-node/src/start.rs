@@ -63,7 +63,9 @@ pub(crate) async fn start(
     transport: Arc<dyn PeerTransport>,
 ) -> Result<Arc<RaftNode>> {
     if parts.local.id == 0 {
-        return Err(Error::Refused("a member needs an identity other than 0".into()));
+        return Err(Error::Refused(
+            "a member needs an identity other than 0".into(),
+        ));
     }
     let config = library_config(&parts)?;
     // A newcomer asks before it writes anything.
@@ -85,7 +87,8 @@ pub(crate) async fn start(
     };
     let membership = log.membership().map_err(storage)?.unwrap_or_default();
     let (machine, thread) =
-        MachineAdapter::start(machine, membership, log.clone(), failure.clone()).map_err(storage)?;
+        MachineAdapter::start(machine, membership, log.clone(), failure.clone())
+            .map_err(storage)?;
     let (removed, told) = {
         let removed = watch::Sender::new(None);
         let told = removed.subscribe();
@@ -99,7 +102,15 @@ pub(crate) async fn start(
         removed,
     };
     let network = Network(Arc::new(context));
-    let raft = match Raft::new(parts.local.id, config, network, log.clone(), machine.clone()).await {
+    let raft = match Raft::new(
+        parts.local.id,
+        config,
+        network,
+        log.clone(),
+        machine.clone(),
+    )
+    .await
+    {
         Ok(raft) => raft,
         Err(error) => {
             machine.stop().await;
@@ -109,7 +120,17 @@ pub(crate) async fn start(
     };
     machine.set_running();
     published(&raft).await;
-    let node = assemble(&parts, identity.cluster_id, raft, machine, log, transport, query, failure, thread);
+    let node = assemble(
+        &parts,
+        identity.cluster_id,
+        raft,
+        machine,
+        log,
+        transport,
+        query,
+        &failure,
+        thread,
+    );
     let joined = Arc::new(AtomicBool::new(identity.joined));
     let up = bring_up(&node, &parts, &identity, told, joined).await;
     match up {
@@ -124,11 +145,19 @@ pub(crate) async fn start(
 /// Waits until the metrics show what was recovered: they start out empty, and everything that
 /// asks for the membership reads them.
 async fn published(raft: &Raft) {
-    let state = raft.with_raft_state(|state| *state.membership_state.effective().log_id()).await;
+    let state = raft
+        .with_raft_state(|state| *state.membership_state.effective().log_id())
+        .await;
     // If the library has stopped already, that is noticed elsewhere.
     let Ok(recovered) = state else { return };
-    let shown = |metrics: &openraft::RaftMetrics<TypeConfig>| *metrics.membership_config.log_id() >= recovered;
-    if let Err(error) = raft.wait(Some(Duration::from_secs(10))).metrics(shown, "recovered state").await {
+    let shown = |metrics: &openraft::RaftMetrics<TypeConfig>| {
+        *metrics.membership_config.log_id() >= recovered
+    };
+    if let Err(error) = raft
+        .wait(Some(Duration::from_secs(10)))
+        .metrics(shown, "recovered state")
+        .await
+    {
         tracing::warn!(%error, "the recovered state is not shown yet");
     }
 }
@@ -154,6 +183,10 @@ fn library_config(parts: &Parts) -> Result<Arc<Config>> {
         max_in_snapshot_log_to_keep: u64::MAX,
         replication_lag_threshold: u64::MAX,
         enable_pre_vote: Some(true),
+        // A leader that lost its unsynced tail in a crash and led the same term again would give
+        // the same positions to other entries. Absent means "on".
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
         // A leader that hears nobody falls silent, so that followers who still hear it may elect
         // another.
         quorum_loss_probe_interval: Some(longest * 3),
@@ -162,7 +195,9 @@ fn library_config(parts: &Parts) -> Result<Arc<Config>> {
         notification_channel_size: Some(4096),
         ..Config::default()
     };
-    let config = config.validate().map_err(|error| Error::Refused(error.to_string()))?;
+    let config = config
+        .validate()
+        .map_err(|error| Error::Refused(error.to_string()))?;
     Ok(Arc::new(config))
 }
 
@@ -178,7 +213,10 @@ async fn open_log(parts: &Parts, failure: Arc<Failure>) -> Result<LogStore> {
         prepare_dir(disk.as_ref(), &dir)?;
         let (wal, recovered) = Wal::open(disk, &dir.join(LOG_DIR), options)?;
         if recovered.torn_bytes > 0 {
-            tracing::info!(bytes = recovered.torn_bytes, "cut an unfinished write off the end of the log");
+            tracing::info!(
+                bytes = recovered.torn_bytes,
+                "cut an unfinished write off the end of the log"
+            );
         }
         Ok(LogStore::new(wal, failure))
     })
@@ -190,7 +228,9 @@ fn prepare_dir(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
     Spool::clean(disk, dir)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(storage),
         Err(error) => Err(storage(error)),
@@ -203,7 +243,12 @@ async fn close(log: LogStore) {
 }
 
 /// Who this member is: as recorded, or recorded now.
-async fn identify(parts: &Parts, log: &LogStore, cluster_id: u64, applied: LogPosition) -> Result<proto::Identity> {
+async fn identify(
+    parts: &Parts,
+    log: &LogStore,
+    cluster_id: u64,
+    applied: LogPosition,
+) -> Result<proto::Identity> {
     if let Some(identity) = log.identity().map_err(storage)? {
         if identity.node_id != parts.local.id {
             return Err(Error::Refused(format!(
@@ -222,7 +267,10 @@ async fn identify(parts: &Parts, log: &LogStore, cluster_id: u64, applied: LogPo
         return Ok(identity);
     }
     if parts.start == StartMode::Resume {
-        return Err(Error::Refused(format!("there is no data in {}", parts.dir.display())));
+        return Err(Error::Refused(format!(
+            "there is no data in {}",
+            parts.dir.display()
+        )));
     }
     if applied != LogPosition::default() {
         return Err(Error::Storage(format!(
@@ -231,14 +279,23 @@ async fn identify(parts: &Parts, log: &LogStore, cluster_id: u64, applied: LogPo
         )));
     }
     if cluster_id == 0 {
-        return Err(Error::Refused("a cluster needs an identity other than 0".into()));
+        return Err(Error::Refused(
+            "a cluster needs an identity other than 0".into(),
+        ));
     }
-    let identity = proto::Identity { cluster_id, node_id: parts.local.id, joined: false };
+    let identity = proto::Identity {
+        cluster_id,
+        node_id: parts.local.id,
+        joined: false,
+    };
     log.save_identity(&identity).await.map_err(storage)?;
     Ok(identity)
 }
 
-#[allow(clippy::too_many_arguments, reason = "each is a part of the node, named once, here")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each is a part of the node, named once, here"
+)]
 fn assemble(
     parts: &Parts,
     cluster_id: u64,
@@ -247,7 +304,7 @@ fn assemble(
     log: LogStore,
     transport: Arc<dyn PeerTransport>,
     query: Arc<dyn LeaderQuery>,
-    failure: Arc<Failure>,
+    failure: &Arc<Failure>,
     thread: MachineThread,
 ) -> Arc<RaftNode> {
     let stop = failure.token();
@@ -255,9 +312,13 @@ fn assemble(
     let mut tasks: Vec<(&'static str, futures_util::future::BoxFuture<'static, ()>)> = Vec::new();
     let (reads, readers) = mpsc::channel(READERS_MAX);
     let shared = Arc::new_cyclic(|weak| {
-        let commit = sink(weak.clone(), |node: Arc<Shared>, commands| Box::pin(async move { node.commit(commands).await }));
+        let commit = sink(weak.clone(), |node: Arc<Shared>, commands| {
+            Box::pin(async move { node.commit(commands).await })
+        });
         let (proposals, proposing) = Batcher::new(PROPOSALS_IN_FLIGHT, commit);
-        let forward = sink(weak.clone(), |node: Arc<Shared>, commands| Box::pin(node.forward(commands)));
+        let forward = sink(weak.clone(), |node: Arc<Shared>, commands| {
+            Box::pin(node.forward(commands))
+        });
         let (forwards, forwarding) = Batcher::new(FORWARDS_IN_FLIGHT, forward);
         tasks.push(("proposals", Box::pin(proposing)));
         tasks.push(("forwarding", Box::pin(forwarding)));
@@ -288,11 +349,17 @@ fn assemble(
         }
     });
     tasks.push(("reads", Box::pin(shared.clone().read_rounds(readers))));
-    tasks.push(("leadership", Box::pin(tasks::keep_leadership(shared.clone()))));
-    tasks.push(("maintenance", Box::pin(tasks::maintain(shared.clone(), parts.retention))));
+    tasks.push((
+        "leadership",
+        Box::pin(tasks::keep_leadership(shared.clone())),
+    ));
+    tasks.push((
+        "maintenance",
+        Box::pin(tasks::maintain(shared.clone(), parts.retention)),
+    ));
     tasks.push(("consensus", Box::pin(tasks::watch_library(shared.clone()))));
     for (name, task) in tasks {
-        tasks::spawn(&tracker, &stop, &failure, name, task);
+        tasks::spawn(&tracker, &stop, failure, name, task);
     }
     tracker.spawn(take_down(shared.clone(), thread));
     tracker.close();
@@ -329,7 +396,11 @@ async fn bring_up(
     let removal = tasks::notice_removal(shared.clone(), told, joined.clone());
     tasks::spawn(&node.tracker, &stop, &shared.failure, "membership", removal);
     let service = Arc::new(Service(shared.clone()));
-    let serving = shared.transport.serve(service, stop.clone()).await.map_err(storage)?;
+    let serving = shared
+        .transport
+        .serve(service, stop.clone())
+        .await
+        .map_err(storage)?;
     let (failure, stopping) = (shared.failure.clone(), stop.clone());
     node.tracker.spawn(async move {
         serving.await;
@@ -344,7 +415,12 @@ async fn bring_up(
         StartMode::Resume => return Ok(()),
         StartMode::Found => found(shared, parts).await?,
         StartMode::Join { peer_urls } => {
-            let asked = join::ask(shared.transport.as_ref(), identity.cluster_id, &parts.local, peer_urls);
+            let asked = join::ask(
+                shared.transport.as_ref(),
+                identity.cluster_id,
+                &parts.local,
+                peer_urls,
+            );
             tokio::select! {
                 taken = asked => taken?,
                 stop = shared.failure.stopped() => return Err(stop.error()),
@@ -352,7 +428,10 @@ async fn bring_up(
         }
     }
     be_voter(shared).await?;
-    let identity = proto::Identity { joined: true, ..*identity };
+    let identity = proto::Identity {
+        joined: true,
+        ..*identity
+    };
     shared.log.save_identity(&identity).await.map_err(storage)?;
     joined.store(true, Ordering::Release);
     Ok(())
@@ -375,8 +454,16 @@ async fn be_voter(node: &Arc<Shared>) -> Result<()> {
         stored.voter_ids().any(|id| id == node.local.id) && stored.get_joint_config().len() == 1
     };
     let ready = async {
-        membership.wait_for(listed).await.map_err(|_| Error::Stopped).map(|_| ())?;
-        leadership.wait_for(|now| now.leader.is_some()).await.map_err(|_| Error::Stopped).map(|_| ())
+        membership
+            .wait_for(listed)
+            .await
+            .map_err(|_| Error::Stopped)
+            .map(|_| ())?;
+        leadership
+            .wait_for(|now| now.leader.is_some())
+            .await
+            .map_err(|_| Error::Stopped)
+            .map(|_| ())
     };
     tokio::select! {
         ready = ready => ready,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use openraft::ServerState;
 use openraft::Instant as _;
+use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -54,7 +54,8 @@ struct DeathWatch {
 impl Drop for DeathWatch {
     fn drop(&mut self) {
         if !self.stop.is_cancelled() {
-            self.failure.set(&format_args!("the task \"{}\" ended", self.name));
+            self.failure
+                .set(&format_args!("the task \"{}\" ended", self.name));
         }
     }
 }
@@ -67,7 +68,11 @@ pub(crate) fn spawn(
     name: &'static str,
     task: impl Future<Output = ()> + Send + 'static,
 ) {
-    let watch = DeathWatch { name, failure: failure.clone(), stop: stop.clone() };
+    let watch = DeathWatch {
+        name,
+        failure: failure.clone(),
+        stop: stop.clone(),
+    };
     let stop = stop.clone();
     tracker.spawn(async move {
         let _watch = watch;
@@ -90,14 +95,21 @@ pub(crate) async fn keep_leadership(node: Arc<Shared>) {
         if old != now {
             match now.leader {
                 Some(leader) if old.leader != now.leader => tracing::info!(
-                    leader = format_args!("{leader:x}"), term = now.term, local = now.local, "leader"
+                    leader = format_args!("{leader:x}"),
+                    term = now.term,
+                    local = now.local,
+                    "leader"
                 ),
                 None if old.leader.is_some() => tracing::warn!(term = now.term, "no leader"),
                 _ => {}
             }
             node.leadership.send_replace(now);
         }
-        let pause = if confirming { CONFIRMING } else { node.election_timeout / 2 };
+        let pause = if confirming {
+            CONFIRMING
+        } else {
+            node.election_timeout / 2
+        };
         tokio::select! {
             changed = changes.changed() => {
                 if changed.is_err() {
@@ -121,12 +133,26 @@ fn look(node: &Shared) -> (Leadership, bool) {
         let acked = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
         let local = alone || acked.is_some_and(|age| age < silence);
         let leader = local.then_some(node.local.id);
-        return (Leadership { leader, term, local }, !local && acked.is_none());
+        return (
+            Leadership {
+                leader,
+                term,
+                local,
+            },
+            !local && acked.is_none(),
+        );
     }
     let leader = metrics
         .current_leader
         .filter(|id| *id != node.local.id && node.heard_age().is_some_and(|age| age < silence));
-    (Leadership { leader, term, local: false }, false)
+    (
+        Leadership {
+            leader,
+            term,
+            local: false,
+        },
+        false,
+    )
 }
 
 /// Offers checkpoints and purges what the state machine no longer needs.
@@ -140,12 +166,14 @@ pub(crate) async fn maintain(node: Arc<Shared>, retention: Retention) {
         };
         // Either there is something to do, or it is time to look.
         let _ = tokio::time::timeout(retention.interval, due).await;
+        node.finish_change().await;
         let now = *progress.borrow();
         let applied = now.applied.map_or(0, |id| id.index);
         let behind = applied.saturating_sub(now.durable.index);
         if behind > 0 {
             let oversized = node.log.size_bytes() > retention.log_bytes;
-            let force = behind > retention.checkpoint_entries || (oversized && behind > retention.step_entries);
+            let force = behind > retention.checkpoint_entries
+                || (oversized && behind > retention.step_entries);
             // A failure is the node's failure and has been noted.
             if node.machine.checkpoint(force).await.is_err() {
                 return std::future::pending().await;
@@ -174,12 +202,24 @@ async fn purge(node: &Shared, durable: u64, retention: Retention) {
             }
         }
     };
-    if tokio::time::timeout(Duration::from_secs(10), known).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(10), known)
+        .await
+        .is_err()
+    {
         return;
     }
     let oversized = node.log.size_bytes() > retention.log_bytes;
-    let keep = if oversized { retention.step_entries } else { retention.keep_entries };
-    let purged = node.raft.metrics().borrow_watched().purged.map_or(0, |id| id.index);
+    let keep = if oversized {
+        retention.step_entries
+    } else {
+        retention.keep_entries
+    };
+    let purged = node
+        .raft
+        .metrics()
+        .borrow_watched()
+        .purged
+        .map_or(0, |id| id.index);
     let target = durable.saturating_sub(keep);
     if target >= purged + retention.step_entries {
         // Fails only when the library has stopped, which has its own consequences.
@@ -210,7 +250,7 @@ pub(crate) async fn notice_removal(
         if joined.load(Ordering::Acquire) && (by_peer || by_log) {
             // A leader that removed itself still has to spread the news.
             tokio::time::sleep(node.election_timeout).await;
-            node.failure.stop(Stop::Removed(format!(
+            node.failure.stop(&Stop::Removed(format!(
                 "member {:x} was removed from the cluster; its data is of no more use",
                 node.local.id
             )));

@@ -36,13 +36,27 @@ pub async fn start(
     network: &Network,
 ) -> Result<Arc<RaftNode>> {
     let url = parts.local.peer_url.clone();
-    RaftNode::start_on(parts, machine, query, Arc::new(Endpoint { network: network.clone(), url })).await
+    RaftNode::start_on(
+        parts,
+        machine,
+        query,
+        Arc::new(Endpoint {
+            network: network.clone(),
+            url,
+        }),
+    )
+    .await
 }
 
 /// The last index that was purged from a member's log.
 pub fn purged_index(node: &RaftNode) -> u64 {
     use openraft::async_runtime::watch::WatchReceiver;
-    node.shared.raft.metrics().borrow_watched().purged.map_or(0, |id| id.index)
+    node.shared
+        .raft
+        .metrics()
+        .borrow_watched()
+        .purged
+        .map_or(0, |id| id.index)
 }
 
 /// Feeds arbitrary bytes to everything that decodes peer messages. For fuzzing; panics on a bug.
@@ -69,7 +83,10 @@ pub struct Network(Arc<Mutex<State>>);
 impl Network {
     /// A network without faults; `seed` decides which messages are lost once there is loss.
     pub fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(State { random: seed | 1, ..State::default() })))
+        Self(Arc::new(Mutex::new(State {
+            random: seed | 1,
+            ..State::default()
+        })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -130,7 +147,11 @@ impl Network {
             return None;
         }
         let delay_us = u64::try_from(state.delay.as_micros()).unwrap_or(u64::MAX);
-        Some(Duration::from_micros(if delay_us == 0 { 0 } else { (random >> 20) % delay_us }))
+        Some(Duration::from_micros(if delay_us == 0 {
+            0
+        } else {
+            (random >> 20) % delay_us
+        }))
     }
 
     /// One message on its way.
@@ -186,7 +207,13 @@ impl PeerTransport for Endpoint {
             let (network, here, there) = (network.clone(), here.clone(), there.clone());
             requests.then(move |request| {
                 let (network, here, there) = (network.clone(), here.clone(), there.clone());
-                async move { network.carry(&here, &there, VOID).await.ok().map(|()| request) }
+                async move {
+                    network
+                        .carry(&here, &there, VOID)
+                        .await
+                        .ok()
+                        .map(|()| request)
+                }
             })
         };
         // A stream that lost a message is over: order is all it promises.
@@ -222,13 +249,20 @@ impl PeerTransport for Endpoint {
         service: Arc<dyn PeerService>,
         stop: CancellationToken,
     ) -> io::Result<BoxFuture<'static, ()>> {
-        self.network.state().services.insert(self.url.clone(), service.clone());
+        self.network
+            .state()
+            .services
+            .insert(self.url.clone(), service.clone());
         let (network, url) = (self.network.clone(), self.url.clone());
         Ok(Box::pin(async move {
             stop.cancelled().await;
             // A successor may have taken the address already.
             let mut state = network.state();
-            if state.services.get(&url).is_some_and(|current| Arc::ptr_eq(current, &service)) {
+            if state
+                .services
+                .get(&url)
+                .is_some_and(|current| Arc::ptr_eq(current, &service))
+            {
                 state.services.remove(&url);
             }
         }))

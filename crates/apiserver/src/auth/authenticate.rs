@@ -57,12 +57,20 @@ impl Authentication {
     /// The identity behind a service-account token whose audience is this API.
     pub(crate) fn service_account(&self, token: &str) -> Option<UserInfo> {
         let claims = self.claims(token)?;
-        claims.aud.contains(&self.issuer).then(|| self.user(&claims))
+        claims
+            .aud
+            .contains(&self.issuer)
+            .then(|| self.user(&claims))
     }
 
     /// The claims of a valid token of a service account that still exists.
     pub(crate) fn claims(&self, token: &str) -> Option<ServiceAccountClaims> {
-        let now = self.env.clock.wall().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+        let now = self
+            .env
+            .clock
+            .wall()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs() as i64);
         let claims = verify(&self.key, &self.issuer, token, now)?;
         let bound = &claims.kubernetes;
         let namespace = Some(bound.namespace.as_str());
@@ -73,19 +81,30 @@ impl Authentication {
                 .is_some_and(|entry| *entry.uid == *object.uid)
         };
         let valid = alive("serviceaccounts", namespace, &bound.serviceaccount)
-            && bound.pod.as_ref().is_none_or(|pod| alive("pods", namespace, pod))
-            && bound.secret.as_ref().is_none_or(|secret| alive("secrets", namespace, secret));
+            && bound
+                .pod
+                .as_ref()
+                .is_none_or(|pod| alive("pods", namespace, pod))
+            && bound
+                .secret
+                .as_ref()
+                .is_none_or(|secret| alive("secrets", namespace, secret));
         valid.then_some(claims)
     }
 
     pub(crate) fn user(&self, claims: &ServiceAccountClaims) -> UserInfo {
         let namespace = &claims.kubernetes.namespace;
-        let groups =
-            ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        let groups = [
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{namespace}"),
+        ];
         let mut user = UserInfo::new(claims.sub.clone(), groups);
         user.uid.clone_from(&claims.kubernetes.serviceaccount.uid);
         let mut extra = |name: &str, value: &str| {
-            user.extra.push((format!("authentication.kubernetes.io/{name}"), vec![value.to_owned()]));
+            user.extra.push((
+                format!("authentication.kubernetes.io/{name}"),
+                vec![value.to_owned()],
+            ));
         };
         if !claims.jti.is_empty() {
             extra("credential-id", &format!("JTI={}", claims.jti));

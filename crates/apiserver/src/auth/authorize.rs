@@ -37,21 +37,36 @@ pub(crate) struct Decision {
 
 impl Decision {
     pub(crate) fn allow() -> Self {
-        Self { allowed: true, reason: String::new() }
+        Self {
+            allowed: true,
+            reason: String::new(),
+        }
     }
 
     pub(crate) fn no_opinion() -> Self {
-        Self { allowed: false, reason: String::new() }
+        Self {
+            allowed: false,
+            reason: String::new(),
+        }
     }
 
     pub(crate) fn deny(reason: impl Into<String>) -> Self {
-        Self { allowed: false, reason: reason.into() }
+        Self {
+            allowed: false,
+            reason: reason.into(),
+        }
     }
 }
 
 const PUBLIC_PATHS: &[&str] = &["/version", "/healthz", "/livez", "/readyz"];
-const DISCOVERY_PATHS: &[&str] =
-    &["/api", "/apis", "/openapi", "/version", "/.well-known/openid-configuration", "/openid/v1/jwks"];
+const DISCOVERY_PATHS: &[&str] = &[
+    "/api",
+    "/apis",
+    "/openapi",
+    "/version",
+    "/.well-known/openid-configuration",
+    "/openid/v1/jwks",
+];
 const HEALTH_PREFIXES: &[&str] = &["/healthz/", "/livez/", "/readyz/"];
 const SELF_REVIEWS: &[(&str, &str)] = &[
     ("authorization.k8s.io", "selfsubjectaccessreviews"),
@@ -80,9 +95,16 @@ pub(crate) fn authorize(user: &UserInfo, asked: &Attributes<'_>, cache: &Cache) 
         let discovery = authenticated
             && (DISCOVERY_PATHS.iter().any(|p| below(path, p))
                 || HEALTH_PREFIXES.iter().any(|p| path.starts_with(p)));
-        return if read && (public || discovery) { Decision::allow() } else { Decision::no_opinion() };
+        return if read && (public || discovery) {
+            Decision::allow()
+        } else {
+            Decision::no_opinion()
+        };
     }
-    if authenticated && asked.verb == "create" && SELF_REVIEWS.contains(&(asked.group, asked.resource)) {
+    if authenticated
+        && asked.verb == "create"
+        && SELF_REVIEWS.contains(&(asked.group, asked.resource))
+    {
         return Decision::allow();
     }
     if let Some(node) = user.node() {
@@ -99,15 +121,14 @@ pub(crate) fn authorize(user: &UserInfo, asked: &Attributes<'_>, cache: &Cache) 
 }
 
 fn below(path: &str, root: &str) -> bool {
-    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix(root)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The rules that hold for a user, as `SelfSubjectRulesReview` lists them: resource rules and
 /// path rules.
 pub(crate) fn rules_for(user: &UserInfo) -> (Vec<Value>, Vec<Value>) {
-    let rule = |verbs: &[&str], groups: &[&str], resources: &[&str]| {
-        json!({"verbs": verbs, "apiGroups": groups, "resources": resources})
-    };
+    let rule = |verbs: &[&str], groups: &[&str], resources: &[&str]| json!({"verbs": verbs, "apiGroups": groups, "resources": resources});
     let mut resources = Vec::new();
     let mut paths = Vec::new();
     if user.in_group(GROUP_MASTERS) {
@@ -128,7 +149,11 @@ pub(crate) fn rules_for(user: &UserInfo) -> (Vec<Value>, Vec<Value>) {
         }
     }
     if user.node().is_some() {
-        resources.extend(node::rules().iter().map(|(verbs, group, resource)| rule(verbs, &[group], &[resource])));
+        resources.extend(
+            node::rules()
+                .iter()
+                .map(|(verbs, group, resource)| rule(verbs, &[group], &[resource])),
+        );
     }
     if user.name == USER_K3S_CONTROLLER {
         for (group, resource) in CONTROLLER_READS {

@@ -37,7 +37,9 @@ enum Pair {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("SigningKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -75,7 +77,8 @@ impl SigningKey {
             Pair::Ec(pair) => Some(pair.sign(&random, message).ok()?.as_ref().to_vec()),
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public().modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).ok()?;
+                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)
+                    .ok()?;
                 Some(signature)
             }
         }
@@ -84,8 +87,11 @@ impl SigningKey {
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         let public = self.pair.public();
         let result = match self.pair {
-            Pair::Ec(_) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, public).verify(message, signature),
-            Pair::Rsa(_) => UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, public).verify(message, signature),
+            Pair::Ec(_) => {
+                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, public).verify(message, signature)
+            }
+            Pair::Rsa(_) => UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, public)
+                .verify(message, signature),
         };
         result.is_ok()
     }
@@ -122,9 +128,13 @@ impl Pair {
 }
 
 fn ec(pkcs8: &[u8]) -> Option<Pair> {
-    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &SystemRandom::new())
-        .ok()
-        .map(Pair::Ec)
+    EcdsaKeyPair::from_pkcs8(
+        &ECDSA_P256_SHA256_FIXED_SIGNING,
+        pkcs8,
+        &SystemRandom::new(),
+    )
+    .ok()
+    .map(Pair::Ec)
 }
 
 fn private_key_block(pem: &str) -> Option<(String, Vec<u8>)> {
@@ -147,8 +157,8 @@ fn private_key_block(pem: &str) -> Option<(String, Vec<u8>)> {
 fn wrap_sec1(sec1: &[u8]) -> Vec<u8> {
     // INTEGER 0; SEQUENCE { OID ecPublicKey, OID prime256v1 }
     const HEAD: &[u8] = &[
-        0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08,
-        0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
+        0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06,
+        0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
     ];
     let mut body = HEAD.to_vec();
     body.extend(der_block(0x04, sec1));

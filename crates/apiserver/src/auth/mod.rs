@@ -54,7 +54,12 @@ impl UserInfo {
         if !groups.iter().any(|g| g == GROUP_AUTHENTICATED) {
             groups.push(GROUP_AUTHENTICATED.to_owned());
         }
-        Self { name: name.into(), uid: String::new(), groups, extra: Vec::new() }
+        Self {
+            name: name.into(),
+            uid: String::new(),
+            groups,
+            extra: Vec::new(),
+        }
     }
 
     pub(crate) fn anonymous() -> Self {
@@ -80,7 +85,9 @@ impl UserInfo {
         if !self.in_group(GROUP_NODES) {
             return None;
         }
-        self.name.strip_prefix(USER_NODE_PREFIX).filter(|n| !n.is_empty())
+        self.name
+            .strip_prefix(USER_NODE_PREFIX)
+            .filter(|n| !n.is_empty())
     }
 }
 

@@ -26,16 +26,28 @@ const UNLIMITED: &[(&[&str], &str, &str)] = &[
     (&["create", "patch", "update"], "events.k8s.io", "events"),
     (&["create"], "authentication.k8s.io", "tokenreviews"),
     (&["create"], "authorization.k8s.io", "subjectaccessreviews"),
-    (&["create"], "authorization.k8s.io", "localsubjectaccessreviews"),
+    (
+        &["create"],
+        "authorization.k8s.io",
+        "localsubjectaccessreviews",
+    ),
 ];
 
 /// All rules, for listing; the ones left out of [`UNLIMITED`] hold for own objects only.
 pub(crate) fn rules() -> Vec<(&'static [&'static str], &'static str, &'static str)> {
     let mut all = UNLIMITED.to_vec();
     all.extend_from_slice(&[
-        (&["create", "get", "list", "patch", "update", "watch"] as &[_], "", "nodes"),
+        (
+            &["create", "get", "list", "patch", "update", "watch"] as &[_],
+            "",
+            "nodes",
+        ),
         (&["patch", "update"], "", "nodes/status"),
-        (&["create", "delete", "get", "patch", "update"], "coordination.k8s.io", "leases"),
+        (
+            &["create", "delete", "get", "patch", "update"],
+            "coordination.k8s.io",
+            "leases",
+        ),
         (&["delete", "get", "list", "watch"], "", "pods"),
         (&["patch", "update"], "", "pods/status"),
         (READ, "", "configmaps"),
@@ -47,16 +59,28 @@ pub(crate) fn rules() -> Vec<(&'static [&'static str], &'static str, &'static st
 }
 
 pub(crate) fn authorize(node: &str, asked: &Attributes<'_>, cache: &Cache) -> Decision {
-    let Attributes { verb, group, resource, subresource, namespace, name, .. } = *asked;
+    let Attributes {
+        verb,
+        group,
+        resource,
+        subresource,
+        namespace,
+        name,
+        ..
+    } = *asked;
     let unlimited = subresource.is_empty()
-        && UNLIMITED.iter().any(|(v, g, r)| v.contains(&verb) && *g == group && *r == resource);
+        && UNLIMITED
+            .iter()
+            .any(|(v, g, r)| v.contains(&verb) && *g == group && *r == resource);
     if unlimited {
         return Decision::allow();
     }
     let own = match (group, resource, subresource) {
         // The name of a Node that is being created is in the body: admission checks it.
         ("", "nodes", "") if verb == "create" => true,
-        ("", "nodes", "") => ["get", "list", "watch", "update", "patch"].contains(&verb) && name == node,
+        ("", "nodes", "") => {
+            ["get", "list", "watch", "update", "patch"].contains(&verb) && name == node
+        }
         ("", "nodes", "status") => ["get", "update", "patch"].contains(&verb) && name == node,
         ("coordination.k8s.io", "leases", "") if namespace == "kube-node-lease" => {
             verb == "create"
@@ -79,19 +103,28 @@ pub(crate) fn authorize(node: &str, asked: &Attributes<'_>, cache: &Cache) -> De
     if own {
         return Decision::allow();
     }
-    Decision::deny(format!("node '{node}' can only read or write objects of its own"))
+    Decision::deny(format!(
+        "node '{node}' can only read or write objects of its own"
+    ))
 }
 
 fn is_bound(node: &str, namespace: &str, name: &str, cache: &Cache) -> bool {
     cache
         .named("", "pods")
         .and_then(|slot| slot.get_named(Some(namespace), name))
-        .is_some_and(|pod| pod.value().pointer("/spec/nodeName").and_then(Value::as_str) == Some(node))
+        .is_some_and(|pod| {
+            pod.value()
+                .pointer("/spec/nodeName")
+                .and_then(Value::as_str)
+                == Some(node)
+        })
 }
 
 /// Whether a pod bound to the node refers to the object.
 fn is_used(node: &str, resource: &str, namespace: &str, name: &str, cache: &Cache) -> bool {
-    let Some(slot) = cache.named("", "pods") else { return false };
+    let Some(slot) = cache.named("", "pods") else {
+        return false;
+    };
     slot.all(&format!("{namespace}/")).iter().any(|pod| {
         let pod = pod.value();
         pod.pointer("/spec/nodeName").and_then(Value::as_str) == Some(node)
@@ -103,7 +136,11 @@ fn is_used(node: &str, resource: &str, namespace: &str, name: &str, cache: &Cach
 fn references(pod: &Value, resource: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let keys: &[(&str, &str)] = match resource {
-        "configmaps" => &[("configMap", "name"), ("configMapRef", "name"), ("configMapKeyRef", "name")],
+        "configmaps" => &[
+            ("configMap", "name"),
+            ("configMapRef", "name"),
+            ("configMapKeyRef", "name"),
+        ],
         "secrets" => &[
             ("secret", "secretName"),
             ("secret", "name"),
@@ -116,10 +153,22 @@ fn references(pod: &Value, resource: &str) -> BTreeSet<String> {
     collect(spec, keys, &mut found);
     let text = |field: &str| spec.get(field).and_then(Value::as_str).map(str::to_owned);
     match resource {
-        "serviceaccounts" => found.extend(text("serviceAccountName").or(Some("default".to_owned()))),
+        "serviceaccounts" => {
+            found.extend(text("serviceAccountName").or(Some("default".to_owned())));
+        }
         "secrets" => {
-            for reference in spec.get("imagePullSecrets").and_then(Value::as_array).into_iter().flatten() {
-                found.extend(reference.get("name").and_then(Value::as_str).map(str::to_owned));
+            for reference in spec
+                .get("imagePullSecrets")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
+                found.extend(
+                    reference
+                        .get("name")
+                        .and_then(Value::as_str)
+                        .map(str::to_owned),
+                );
             }
         }
         _ => {}
@@ -164,10 +213,15 @@ const KUBELET_LABELS: &[&str] = &[
 pub(crate) fn check_node_write(node: &str, new: &Value, old: Option<&Value>) -> Result<(), String> {
     let name = meta::name(new).unwrap_or_default();
     if name != node {
-        return Err(format!("node \"{node}\" is not allowed to modify node \"{name}\""));
+        return Err(format!(
+            "node \"{node}\" is not allowed to modify node \"{name}\""
+        ));
     }
     let changed = changed_labels(meta::labels(new), old.and_then(meta::labels));
-    let forbidden: Vec<&str> = changed.into_iter().filter(|label| !may_set(label)).collect();
+    let forbidden: Vec<&str> = changed
+        .into_iter()
+        .filter(|label| !may_set(label))
+        .collect();
     if !forbidden.is_empty() {
         return Err(format!(
             "is not allowed to modify labels: {}",
@@ -181,13 +235,16 @@ pub(crate) fn check_node_write(node: &str, new: &Value, old: Option<&Value>) -> 
     }
     let owners = |object: &Value| meta::owner_references(object).to_vec();
     if old.is_none_or(|old| owners(new) != owners(old)) && !owners(new).is_empty() {
-        return Err(format!("node \"{node}\" is not allowed to set ownerReferences"));
+        return Err(format!(
+            "node \"{node}\" is not allowed to set ownerReferences"
+        ));
     }
     Ok(())
 }
 
 fn taints(node: &Value) -> Option<&Value> {
-    node.pointer("/spec/taints").filter(|t| t.as_array().is_some_and(|a| !a.is_empty()))
+    node.pointer("/spec/taints")
+        .filter(|t| t.as_array().is_some_and(|a| !a.is_empty()))
 }
 
 fn changed_labels<'a>(
@@ -204,7 +261,9 @@ fn changed_labels<'a>(
 }
 
 fn may_set(label: &str) -> bool {
-    let Some((domain, _)) = label.split_once('/') else { return true };
+    let Some((domain, _)) = label.split_once('/') else {
+        return true;
+    };
     let within = |parent: &str| domain == parent || domain.ends_with(&format!(".{parent}"));
     if within("node-restriction.kubernetes.io") {
         return false;
@@ -212,7 +271,9 @@ fn may_set(label: &str) -> bool {
     if !within("kubernetes.io") && !within("k8s.io") {
         return true;
     }
-    KUBELET_LABELS.contains(&label) || within("kubelet.kubernetes.io") || within("node.kubernetes.io")
+    KUBELET_LABELS.contains(&label)
+        || within("kubelet.kubernetes.io")
+        || within("node.kubernetes.io")
 }
 
 #[cfg(test)]
@@ -235,7 +296,9 @@ mod tests {
         assert!(check_node_write("a", &plain, Some(&role)).is_err());
         let tainted = json!({"metadata": {"name": "a"}, "spec": {"taints": [{"key": "x"}]}});
         assert!(check_node_write("a", &tainted, None).is_ok());
-        assert!(check_node_write("a", &tainted, Some(&json!({"metadata": {"name": "a"}}))).is_err());
+        assert!(
+            check_node_write("a", &tainted, Some(&json!({"metadata": {"name": "a"}}))).is_err()
+        );
     }
 
     #[test]

@@ -130,6 +130,9 @@ pub(crate) fn verify(
         "system:serviceaccount:{}:{}",
         claims.kubernetes.namespace, claims.kubernetes.serviceaccount.name
     );
-    let valid = claims.iss == issuer && claims.sub == expected && claims.exp > now && claims.nbf <= now + 60;
+    let valid = claims.iss == issuer
+        && claims.sub == expected
+        && claims.exp > now
+        && claims.nbf <= now + 60;
     valid.then_some(claims)
 }

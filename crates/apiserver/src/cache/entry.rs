@@ -72,7 +72,11 @@ const METADATA: &[u8] = b"\"metadata\":{";
 
 impl Header {
     pub(crate) fn new(info: &ResourceInfo) -> Self {
-        let types = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", info.kind, info.api_version());
+        let types = format!(
+            "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",",
+            info.kind,
+            info.api_version()
+        );
         let types = types.into_bytes();
         let full = [types.as_slice(), METADATA].concat();
         Self { types, full }
@@ -83,7 +87,10 @@ impl Header {
     pub(crate) fn encode(&self, object: &Value) -> Vec<u8> {
         let mut out = self.types.clone();
         out.extend_from_slice(b"\"metadata\":");
-        let mut metadata = object.get("metadata").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+        let mut metadata = object
+            .get("metadata")
+            .cloned()
+            .unwrap_or_else(|| Value::Object(Map::new()));
         if let Some(map) = metadata.as_object_mut() {
             map.remove("resourceVersion");
         }
@@ -129,8 +136,15 @@ fn write(out: &mut Vec<u8>, value: &Value) {
 
 /// Objects that another program wrote: JSON in another key order, or protobuf.
 fn decode_foreign(stored: &[u8]) -> Option<Value> {
-    let media = if stored.starts_with(b"k8s\0") { MediaType::Protobuf } else { MediaType::Json };
-    decode(stored, media).ok().map(|d| d.value).filter(Value::is_object)
+    let media = if stored.starts_with(b"k8s\0") {
+        MediaType::Protobuf
+    } else {
+        MediaType::Json
+    };
+    decode(stored, media)
+        .ok()
+        .map(|d| d.value)
+        .filter(Value::is_object)
 }
 
 impl Entry {
@@ -139,16 +153,19 @@ impl Entry {
         let revision = pair.mod_revision.0;
         let mut body = header.with_revision(&pair.value, revision)?;
         let mut probe: Probe<'_> = serde_json::from_slice(&body).ok()?;
-        if probe.metadata.resource_version.is_none() {
-            return None;
-        }
+        probe.metadata.resource_version.as_ref()?;
         let uid = probe.metadata.uid.as_ref().into();
         let labels = probe.metadata.labels.take().unwrap_or_default();
         let labels = labels
             .into_iter()
             .filter_map(|(key, value)| Some((key.into(), value.as_str()?.into())))
             .collect();
-        let owners = probe.metadata.owner_references.take().unwrap_or_default().into();
+        let owners = probe
+            .metadata
+            .owner_references
+            .take()
+            .unwrap_or_default()
+            .into();
         let deleting = probe.metadata.deletion_timestamp.is_some();
         body.shrink_to_fit();
         Some(Self {
@@ -168,7 +185,10 @@ impl Entry {
     pub(crate) fn deleted(&self, header: &Header, revision: u64) -> Self {
         // The body carries a resourceVersion of its own right behind the header.
         let tail = &self.body[header.full.len()..];
-        let skip = tail.iter().position(|b| *b == b',' || *b == b'}').unwrap_or(0);
+        let skip = tail
+            .iter()
+            .position(|b| *b == b',' || *b == b'}')
+            .unwrap_or(0);
         let mut body = Vec::with_capacity(self.body.len() + 4);
         body.extend_from_slice(&header.full);
         body.extend_from_slice(format!("\"resourceVersion\":\"{revision}\"").as_bytes());
@@ -187,7 +207,10 @@ impl Entry {
     }
 
     pub(crate) fn label(&self, key: &str) -> Option<&str> {
-        let at = self.labels.binary_search_by(|(own, _)| (**own).cmp(key)).ok()?;
+        let at = self
+            .labels
+            .binary_search_by(|(own, _)| (**own).cmp(key))
+            .ok()?;
         Some(&self.labels[at].1)
     }
 
@@ -202,7 +225,9 @@ impl Entry {
     }
 
     pub(crate) fn namespace(&self) -> Option<&str> {
-        self.identity().split_once('/').map(|(namespace, _)| namespace)
+        self.identity()
+            .split_once('/')
+            .map(|(namespace, _)| namespace)
     }
 
     /// The object as an item of a typed list: without kind and apiVersion, in two pieces.

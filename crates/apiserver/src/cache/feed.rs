@@ -10,7 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
-use trivet_datastore::{Datastore, Error, KeyRange, KeyValue, RangeRequest, Revision, WatchRequest};
+use trivet_datastore::{
+    Datastore, Error, KeyRange, KeyValue, RangeRequest, Revision, WatchRequest,
+};
 
 use super::Cache;
 
@@ -20,29 +22,40 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Fills the cache and follows the store until `stop`. Errors are waited out.
 pub(crate) async fn feed(cache: Arc<Cache>, store: Arc<dyn Datastore>, stop: CancellationToken) {
     let work = async {
-        let mut from = None;
+        let mut from: Option<Revision> = None;
         loop {
-            let result = match from {
-                None => fill(&cache, store.as_ref()).await.map(|revision| from = Some(revision)),
-                Some(_) => Ok(()),
-            };
-            let result = match (result, &mut from) {
-                (Ok(()), Some(from)) => follow(&cache, store.as_ref(), from).await,
-                (result, _) => result,
-            };
-            match result {
-                // The next read starts over; what the watch would have said is gone.
+            let before = from;
+            match step(&cache, store.as_ref(), &mut from).await {
+                // The next step reads everything anew; what the watch would have said is gone.
                 Err(Error::Compacted { .. }) => from = None,
                 Err(error) => tracing::debug!(%error, "the store watch was interrupted"),
                 Ok(()) => tracing::debug!("the store watch ended"),
             }
-            tokio::time::sleep(RETRY).await;
+            // A watch that got on is resumed at once: readers wait for it.
+            if from.is_none() || from == before {
+                tokio::time::sleep(RETRY).await;
+            }
         }
     };
     tokio::select! {
         () = stop.cancelled() => {}
         () = work => {}
     }
+}
+
+/// Fills the cache where that is needed, then follows the store until the watch ends.
+async fn step(
+    cache: &Cache,
+    store: &dyn Datastore,
+    from: &mut Option<Revision>,
+) -> Result<(), Error> {
+    let mut seen = match *from {
+        Some(seen) => seen,
+        None => fill(cache, store).await?,
+    };
+    let result = follow(cache, store, &mut seen).await;
+    *from = Some(seen);
+    result
 }
 
 /// Reads everything at one revision.

@@ -39,7 +39,8 @@ impl Cache {
         let mut slots = Vec::new();
         let mut by_prefix = HashMap::new();
         for info in RESOURCES {
-            let (Some(prefix), Some(whole)) = (info.storage_prefix, info.collection_prefix(None)) else {
+            let (Some(prefix), Some(whole)) = (info.storage_prefix, info.collection_prefix(None))
+            else {
                 continue;
             };
             // Two resources over one prefix are two views of the same objects; the first one in
@@ -61,12 +62,16 @@ impl Cache {
 
     /// The slot behind a resource; `None` for request-only kinds.
     pub(crate) fn slot(&self, info: &ResourceInfo) -> Option<&Arc<Slot>> {
-        self.by_prefix.get(info.storage_prefix?).map(|index| &self.slots[*index])
+        self.by_prefix
+            .get(info.storage_prefix?)
+            .map(|index| &self.slots[*index])
     }
 
     /// The slot of a resource that is known to be stored, by group and plural.
     pub(crate) fn named(&self, group: &str, plural: &str) -> Option<&Arc<Slot>> {
-        self.slots.iter().find(|s| s.info.group == group && s.info.plural == plural)
+        self.slots
+            .iter()
+            .find(|s| s.info.group == group && s.info.plural == plural)
     }
 
     pub(crate) fn slots(&self) -> &[Arc<Slot>] {
@@ -97,7 +102,9 @@ impl Cache {
     }
 
     fn slot_index(&self, key: &[u8]) -> Option<usize> {
-        self.slots.iter().position(|slot| key.starts_with(slot.prefix.as_bytes()))
+        self.slots
+            .iter()
+            .position(|slot| key.starts_with(slot.prefix.as_bytes()))
     }
 
     /// Replaces everything by a full read of the store at one revision. Open watches end.
@@ -106,7 +113,10 @@ impl Cache {
         let mut servers = HashMap::new();
         for pair in pairs {
             if pair.key.starts_with(SERVERS_PREFIX.as_bytes()) {
-                servers.insert(String::from_utf8_lossy(&pair.key).into_owned(), pair.value.to_vec());
+                servers.insert(
+                    String::from_utf8_lossy(&pair.key).into_owned(),
+                    pair.value.to_vec(),
+                );
             } else if let Some(index) = self.slot_index(&pair.key) {
                 parts[index].push(pair);
             }

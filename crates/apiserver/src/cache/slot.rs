@@ -108,11 +108,15 @@ impl Slot {
     // A poisoned lock means that a panic struck between two assignments to plain memory; the
     // feed rebuilds the cache from the store in that case, so readers may go on.
     fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The entry for a stored pair of this resource.
@@ -157,16 +161,34 @@ impl Slot {
             }
             let change = match event.kind {
                 EventKind::Put => {
-                    let Some(entry) = self.entry(&event.current) else { continue };
+                    let Some(entry) = self.entry(&event.current) else {
+                        continue;
+                    };
                     let entry = Arc::new(entry);
                     let previous = state.items.insert(entry.key.clone(), Arc::clone(&entry));
-                    let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
-                    Change { kind, revision, current: entry, previous }
+                    let kind = if previous.is_some() {
+                        ChangeKind::Modified
+                    } else {
+                        ChangeKind::Added
+                    };
+                    Change {
+                        kind,
+                        revision,
+                        current: entry,
+                        previous,
+                    }
                 }
                 EventKind::Delete => {
-                    let Some(previous) = state.items.remove(&event.current.key) else { continue };
+                    let Some(previous) = state.items.remove(&event.current.key) else {
+                        continue;
+                    };
                     let current = Arc::new(previous.deleted(&self.header, revision));
-                    Change { kind: ChangeKind::Deleted, revision, current, previous: Some(previous) }
+                    Change {
+                        kind: ChangeKind::Deleted,
+                        revision,
+                        current,
+                        previous: Some(previous),
+                    }
                 }
             };
             state.push(change, self.ring_events_max, self.ring_bytes_max);
@@ -187,7 +209,13 @@ impl Slot {
 
     /// Objects whose identity starts with `scope`, after `after`, at most `limit` (0: all).
     /// `published` is the revision up to which the whole cache is known to be complete.
-    pub(crate) fn snapshot(&self, scope: &str, after: Option<&str>, limit: usize, published: u64) -> Snapshot {
+    pub(crate) fn snapshot(
+        &self,
+        scope: &str,
+        after: Option<&str>,
+        limit: usize,
+        published: u64,
+    ) -> Snapshot {
         let state = self.read();
         state.snapshot(&self.prefix, scope, after, limit, published)
     }
@@ -211,7 +239,11 @@ impl Slot {
             return Err(Lost { base: state.base });
         }
         let skip = state.ring.partition_point(|c| c.revision <= revision) as u64;
-        Ok(Cursor { next: state.first + skip, epoch: state.epoch, after: revision })
+        Ok(Cursor {
+            next: state.first + skip,
+            epoch: state.epoch,
+            after: revision,
+        })
     }
 
     /// Moves a cursor forward over at most `limit` changes; the flag says whether there are more.
@@ -228,7 +260,13 @@ impl Slot {
         let taken: Vec<_> = state.ring.iter().skip(from).take(limit).cloned().collect();
         cursor.next += taken.len() as u64;
         let more = cursor.next < state.first + state.ring.len() as u64;
-        Ok((taken.into_iter().filter(|c| c.revision > cursor.after).collect(), more))
+        Ok((
+            taken
+                .into_iter()
+                .filter(|c| c.revision > cursor.after)
+                .collect(),
+            more,
+        ))
     }
 
     /// One object by store key.
@@ -250,7 +288,10 @@ impl Slot {
 impl State {
     fn is_new(&self, key: &Bytes, revision: u64) -> bool {
         revision > self.base
-            && self.items.get(key).is_none_or(|entry| entry.revision < revision)
+            && self
+                .items
+                .get(key)
+                .is_none_or(|entry| entry.revision < revision)
             && !self
                 .ring
                 .iter()
@@ -264,7 +305,9 @@ impl State {
         self.ring_bytes += change.current.weight_bytes();
         self.ring.push_back(Arc::new(change));
         while self.ring.len() > events_max || (self.ring_bytes > bytes_max && self.ring.len() > 1) {
-            let Some(oldest) = self.ring.pop_front() else { break };
+            let Some(oldest) = self.ring.pop_front() else {
+                break;
+            };
             self.ring_bytes -= oldest.current.weight_bytes();
             self.base = self.base.max(oldest.revision);
             self.first += 1;
@@ -291,6 +334,10 @@ impl State {
             .map(|(_, entry)| entry);
         let limit = if limit == 0 { usize::MAX } else { limit };
         let entries: Vec<_> = range.by_ref().take(limit).cloned().collect();
-        Snapshot { revision: published.max(self.last), entries, remaining: range.count() }
+        Snapshot {
+            revision: published.max(self.last),
+            entries,
+            remaining: range.count(),
+        }
     }
 }

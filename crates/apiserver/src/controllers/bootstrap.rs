@@ -20,7 +20,10 @@ pub(super) async fn run(shared: Arc<Shared>, ready: CancellationToken) {
     loop {
         match create(&shared).await {
             Ok(()) => break,
-            Err(status) => tracing::info!(message = status.message, "bootstrap waits for the datastore"),
+            Err(status) => tracing::info!(
+                message = status.message,
+                "bootstrap waits for the datastore"
+            ),
         }
         if !shared.sleep(RETRY).await {
             return;
@@ -34,7 +37,10 @@ pub(super) async fn run(shared: Arc<Shared>, ready: CancellationToken) {
         _ = servers.wait_for(|servers| servers.contains_key(&key)) => {}
     }
     while let Err(status) = super::endpoints::reconcile(&shared).await {
-        tracing::info!(message = status.message, "bootstrap waits for the datastore");
+        tracing::info!(
+            message = status.message,
+            "bootstrap waits for the datastore"
+        );
         if !shared.sleep(RETRY).await {
             return;
         }
@@ -46,12 +52,24 @@ pub(super) async fn run(shared: Arc<Shared>, ready: CancellationToken) {
 async fn create(shared: &Shared) -> Result<(), Status> {
     let namespaces = find("", "v1", "namespaces").ok_or_else(Status::unknown_path)?;
     for name in NAMESPACES {
-        if shared.core.slot(namespaces)?.get_named(None, name).is_none() {
-            shared.ensure(namespaces, None, json!({"metadata": {"name": name}})).await?;
+        if shared
+            .core
+            .slot(namespaces)?
+            .get_named(None, name)
+            .is_none()
+        {
+            shared
+                .ensure(namespaces, None, json!({"metadata": {"name": name}}))
+                .await?;
         }
     }
     let services = find("", "v1", "services").ok_or_else(Status::unknown_path)?;
-    if shared.core.slot(services)?.get_named(Some("default"), "kubernetes").is_some() {
+    if shared
+        .core
+        .slot(services)?
+        .get_named(Some("default"), "kubernetes")
+        .is_some()
+    {
         return Ok(());
     }
     let first = address(shared.core.config.network.service_cidr, 1)

@@ -19,10 +19,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut target = Revision(0);
     while shared.sleep(period).await {
         let store = &shared.core.config.datastore;
-        let expect = seen.as_ref().map_or(Expect::Absent, |pair| Expect::ModRevision(pair.mod_revision));
+        let expect = seen.as_ref().map_or(Expect::Absent, |pair| {
+            Expect::ModRevision(pair.mod_revision)
+        });
         let key = Bytes::from_static(KEY);
         let value = Bytes::from(target.to_string());
-        let put = PutRequest { key: key.clone(), value: value.clone(), expect, lease: None };
+        let put = PutRequest {
+            key: key.clone(),
+            value: value.clone(),
+            expect,
+            lease: None,
+        };
         match store.put(put).await {
             Ok(WriteOutcome::Committed { revision, .. }) => {
                 if target.0 > 0 {
@@ -30,11 +37,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
                         Ok(()) => tracing::info!(revision = target.0, "compacted the datastore"),
                         // Somebody compacted further, by hand perhaps.
                         Err(Error::Compacted { .. }) => {}
-                        Err(error) => tracing::warn!(%error, "compaction failed and will be tried again"),
+                        Err(error) => {
+                            tracing::warn!(%error, "compaction failed and will be tried again");
+                        }
                     }
                 }
-                let (create_revision, version) =
-                    seen.as_ref().map_or((revision, 1), |pair| (pair.create_revision, pair.version + 1));
+                let (create_revision, version) = seen.as_ref().map_or((revision, 1), |pair| {
+                    (pair.create_revision, pair.version + 1)
+                });
                 seen = Some(KeyValue {
                     key,
                     value,

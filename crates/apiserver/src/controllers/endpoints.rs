@@ -30,7 +30,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let pause = match reconcile(&shared).await {
             Ok(()) => PERIOD,
             Err(status) => {
-                tracing::debug!(message = status.message, "endpoints will be reconciled again");
+                tracing::debug!(
+                    message = status.message,
+                    "endpoints will be reconciled again"
+                );
                 RETRY
             }
         };
@@ -82,15 +85,30 @@ pub(super) async fn reconcile(shared: &Shared) -> Result<(), Status> {
             .iter()
             .map(|ip| json!({"addresses": [ip.to_string()], "conditions": {"ready": true}}))
             .collect();
-        let name = if index == 0 { NAME.to_owned() } else { format!("{NAME}-{port}") };
-        let family = if ips.iter().all(IpAddr::is_ipv6) { "IPv6" } else { "IPv4" };
+        let name = if index == 0 {
+            NAME.to_owned()
+        } else {
+            format!("{NAME}-{port}")
+        };
+        let family = if ips.iter().all(IpAddr::is_ipv6) {
+            "IPv6"
+        } else {
+            "IPv4"
+        };
         let slice = json!({
             "metadata": {"name": name, "labels": {"kubernetes.io/service-name": NAME}},
             "addressType": family,
             "endpoints": endpoints,
             "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
         });
-        apply(shared, row("discovery.k8s.io", "endpointslices")?, &name, slice, &["endpoints", "ports"]).await?;
+        apply(
+            shared,
+            row("discovery.k8s.io", "endpointslices")?,
+            &name,
+            slice,
+            &["endpoints", "ports"],
+        )
+        .await?;
     }
     Ok(())
 }
@@ -106,11 +124,20 @@ async fn apply(
     let Some(current) = current else {
         return shared.ensure(info, Some(NAMESPACE), wanted).await;
     };
-    let same = |object: &Value| fields.iter().all(|field| object.get(*field) == wanted.get(*field));
+    let same = |object: &Value| {
+        fields
+            .iter()
+            .all(|field| object.get(*field) == wanted.get(*field))
+    };
     if same(&current.value()) {
         return Ok(());
     }
-    let target = UpdateTarget { info, subresource: None, namespace: Some(NAMESPACE), name };
+    let target = UpdateTarget {
+        info,
+        subresource: None,
+        namespace: Some(NAMESPACE),
+        name,
+    };
     let result = shared
         .update(&target, |object| {
             for field in fields {

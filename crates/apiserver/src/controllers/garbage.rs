@@ -19,8 +19,14 @@ const ORPHAN: &str = "orphan";
 pub(super) async fn run(shared: Arc<Shared>, leading: watch::Receiver<bool>) {
     // Heartbeats and events change all the time and own nothing.
     let slots = shared.core.cache.slots().iter();
-    let slots = slots.filter(|s| !matches!(s.info.plural, "leases" | "events")).cloned().collect();
-    let trigger = Trigger { slots, period: Duration::from_secs(60) };
+    let slots = slots
+        .filter(|s| !matches!(s.info.plural, "leases" | "events"))
+        .cloned()
+        .collect();
+    let trigger = Trigger {
+        slots,
+        period: Duration::from_secs(60),
+    };
     lead(shared, leading, trigger, |shared| Box::pin(round(shared))).await;
 }
 
@@ -42,12 +48,22 @@ async fn round(shared: Arc<Shared>) -> Result<bool, Status> {
 /// Deletes an object all of whose owners are gone.
 async fn collect(shared: &Shared, slot: &Slot, entry: &Entry) -> Result<(), Status> {
     for owner in &entry.owners {
-        let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
+        let (group, version) = owner
+            .api_version
+            .split_once('/')
+            .unwrap_or(("", &owner.api_version));
         // An owner of a kind that is not served here cannot be looked for.
-        let Some(info) = find_kind(group, version, &owner.kind) else { return Ok(()) };
-        let Some(owners) = shared.core.cache.slot(info) else { return Ok(()) };
+        let Some(info) = find_kind(group, version, &owner.kind) else {
+            return Ok(());
+        };
+        let Some(owners) = shared.core.cache.slot(info) else {
+            return Ok(());
+        };
         let namespace = entry.namespace().filter(|_| info.namespaced);
-        if owners.get_named(namespace, &owner.name).is_some_and(|found| *found.uid == *owner.uid) {
+        if owners
+            .get_named(namespace, &owner.name)
+            .is_some_and(|found| *found.uid == *owner.uid)
+        {
             return Ok(());
         }
         // The store decides before anything is destroyed.
@@ -63,14 +79,21 @@ async fn collect(shared: &Shared, slot: &Slot, entry: &Entry) -> Result<(), Stat
 async fn finalize(shared: &Shared, slot: &Slot, entry: &Entry) -> Result<bool, Status> {
     let object = entry.value();
     let finalizers = meta::finalizers(&object);
-    let (foreground, orphan) = (finalizers.contains(&FOREGROUND), finalizers.contains(&ORPHAN));
+    let (foreground, orphan) = (
+        finalizers.contains(&FOREGROUND),
+        finalizers.contains(&ORPHAN),
+    );
     if !foreground && !orphan {
         return Ok(false);
     }
     let mut waiting = false;
     for other in shared.core.cache.slots() {
         for dependent in other.all("") {
-            if !dependent.owners.iter().any(|owner| *owner.uid == *entry.uid) {
+            if !dependent
+                .owners
+                .iter()
+                .any(|owner| *owner.uid == *entry.uid)
+            {
                 continue;
             }
             if orphan {
@@ -108,7 +131,12 @@ async fn finalize(shared: &Shared, slot: &Slot, entry: &Entry) -> Result<bool, S
     }
 }
 
-async fn release(shared: &Shared, slot: &Slot, dependent: &Entry, owner: &str) -> Result<(), Status> {
+async fn release(
+    shared: &Shared,
+    slot: &Slot,
+    dependent: &Entry,
+    owner: &str,
+) -> Result<(), Status> {
     let target = UpdateTarget {
         info: slot.info,
         subresource: None,

@@ -26,31 +26,48 @@ struct Candidate {
 
 /// Takes part in the election until the server stops; then gives the Lease up.
 pub(super) async fn run(shared: Arc<Shared>, leads: watch::Sender<bool>) {
-    let Some(info) = find("coordination.k8s.io", "v1", "leases") else { return };
+    let Some(info) = find("coordination.k8s.io", "v1", "leases") else {
+        return;
+    };
     if !shared.cache_ready().await {
         return;
     }
     let suffix = shared.core.uid();
     let duration = shared.core.config.timings.controller_lease;
     let identity = format!("{}_{suffix}", shared.core.config.advertise);
-    let mut candidate =
-        Candidate { shared: Arc::clone(&shared), info, identity, duration, seen: None, renewed: None };
+    let mut candidate = Candidate {
+        shared: Arc::clone(&shared),
+        info,
+        identity,
+        duration,
+        seen: None,
+        renewed: None,
+    };
     // Renewing takes a write of every third period; a lost one is not noticed by anybody.
     let period = (duration * 2 / 5).max(Duration::from_millis(500));
     loop {
         let outcome = candidate.step().await;
         if let Err(status) = &outcome {
-            tracing::debug!(message = status.message, "the controllers' lease could not be written");
+            tracing::debug!(
+                message = status.message,
+                "the controllers' lease could not be written"
+            );
         }
         let now = shared.monotonic();
         // Stop a good while before another server can take over.
-        let holds = candidate.renewed.is_some_and(|at| now.saturating_sub(at) < duration * 4 / 5);
+        let holds = candidate
+            .renewed
+            .is_some_and(|at| now.saturating_sub(at) < duration * 4 / 5);
         leads.send_if_modified(|leads| {
             let changed = *leads != holds;
             *leads = holds;
             changed
         });
-        let pause = if outcome.is_err() { period.min(super::RETRY) } else { period };
+        let pause = if outcome.is_err() {
+            period.min(super::RETRY)
+        } else {
+            period
+        };
         if !shared.sleep(pause).await {
             leads.send_replace(false);
             if holds {
@@ -63,7 +80,12 @@ pub(super) async fn run(shared: Arc<Shared>, leads: watch::Sender<bool>) {
 
 impl Candidate {
     fn target(&self) -> UpdateTarget<'static> {
-        UpdateTarget { info: self.info, subresource: None, namespace: Some(NAMESPACE), name: NAME }
+        UpdateTarget {
+            info: self.info,
+            subresource: None,
+            namespace: Some(NAMESPACE),
+            name: NAME,
+        }
     }
 
     async fn step(&mut self) -> Result<(), Status> {
@@ -79,19 +101,30 @@ impl Candidate {
             }
             return Ok(());
         };
-        if self.seen.is_none_or(|(revision, _)| revision != entry.revision) {
+        if self
+            .seen
+            .is_none_or(|(revision, _)| revision != entry.revision)
+        {
             self.seen = Some((entry.revision, now));
         }
         let current = entry.value();
-        let holder = current.pointer("/spec/holderIdentity").and_then(Value::as_str).unwrap_or_default();
-        let expired = self.seen.is_some_and(|(_, at)| now.saturating_sub(at) >= self.duration);
+        let holder = current
+            .pointer("/spec/holderIdentity")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let expired = self
+            .seen
+            .is_some_and(|(_, at)| now.saturating_sub(at) >= self.duration);
         if holder != self.identity && !holder.is_empty() && !expired {
             self.renewed = None;
             return Ok(());
         }
         let wanted = self.lease(current.clone(), Some(&current));
         // The object carries its resourceVersion: a lost race is a 409.
-        let result = self.shared.update(&self.target(), |lease| *lease = wanted.clone()).await;
+        let result = self
+            .shared
+            .update(&self.target(), |lease| *lease = wanted.clone())
+            .await;
         match result {
             Ok(_) => self.renewed = Some(now),
             Err(status) if matches!(status.code, 404 | 409) => {}
@@ -102,9 +135,15 @@ impl Candidate {
 
     fn lease(&self, mut lease: Value, current: Option<&Value>) -> Value {
         let now = meta::rfc3339_micro(self.shared.core.now_micros());
-        let get = |field: &str| current.and_then(|c| c.pointer(&format!("/spec/{field}"))).cloned();
+        let get = |field: &str| {
+            current
+                .and_then(|c| c.pointer(&format!("/spec/{field}")))
+                .cloned()
+        };
         let same = get("holderIdentity").is_some_and(|h| h == self.identity.as_str());
-        let transitions = get("leaseTransitions").and_then(|t| t.as_i64()).unwrap_or(0);
+        let transitions = get("leaseTransitions")
+            .and_then(|t| t.as_i64())
+            .unwrap_or(0);
         lease["spec"] = json!({
             "holderIdentity": self.identity,
             "leaseDurationSeconds": self.duration.as_secs().max(1),
@@ -124,7 +163,10 @@ impl Candidate {
                 lease["spec"]["holderIdentity"] = json!("");
             }
         });
-        if tokio::time::timeout(Duration::from_secs(1), released).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(1), released)
+            .await
+            .is_err()
+        {
             tracing::debug!("the controllers' lease was not given up in time");
         }
     }

@@ -14,9 +14,9 @@ mod node_state;
 mod nodes;
 mod servers;
 mod service_accounts;
+mod store_health;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, select_all};
@@ -30,6 +30,7 @@ use crate::auth::UserInfo;
 use crate::cache::Slot;
 use crate::registry::{DeleteOptions, UpdateTarget, WriteContext};
 use crate::server::Core;
+use store_health::StoreHealth;
 
 /// Pause before failed work is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -40,9 +41,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 pub(crate) struct Shared {
     pub(crate) core: Arc<Core>,
     user: UserInfo,
-    /// Monotonic milliseconds of the last moment at which the store was found to work again
-    /// after it had not. Silence before that proves nothing about anybody.
-    outage_end_ms: AtomicU64,
+    health: StoreHealth,
 }
 
 /// Starts all background work; the token is cancelled when the server is up.
@@ -51,7 +50,7 @@ pub(crate) fn spawn(core: &Arc<Core>, tasks: &TaskTracker) -> CancellationToken 
     let shared = Arc::new(Shared {
         core: Arc::clone(core),
         user: UserInfo::internal(),
-        outage_end_ms: AtomicU64::new(0),
+        health: StoreHealth::default(),
     });
     let (leads, leading) = watch::channel(false);
     tasks.spawn(servers::run(Arc::clone(&shared)));
@@ -73,15 +72,6 @@ impl Shared {
 
     fn monotonic(&self) -> Duration {
         self.core.config.env.clock.monotonic()
-    }
-
-    fn outage_ended(&self) {
-        let now = u64::try_from(self.monotonic().as_millis()).unwrap_or(u64::MAX);
-        self.outage_end_ms.store(now, Ordering::Release);
-    }
-
-    fn outage_end(&self) -> Duration {
-        Duration::from_millis(self.outage_end_ms.load(Ordering::Acquire))
     }
 
     /// Waits; false when the server stops meanwhile.
@@ -107,7 +97,9 @@ impl Shared {
         object: Value,
     ) -> Result<Value, Status> {
         let object = crate::client::typed(info, object)?;
-        self.core.create(info, namespace, object, &WriteContext::new(&self.user)).await
+        self.core
+            .create(info, namespace, object, &WriteContext::new(&self.user))
+            .await
     }
 
     /// Creates an object unless it exists.
@@ -134,15 +126,28 @@ impl Shared {
             change(&mut new);
             Ok(new)
         };
-        self.core.update(target, &WriteContext::new(&self.user), change).await
+        self.core
+            .update(target, &WriteContext::new(&self.user), change)
+            .await
     }
 
     /// Deletes exactly this object; one that is gone or was made anew is left alone.
     async fn delete(&self, slot: &Slot, entry: &crate::cache::Entry) -> Result<(), Status> {
-        let options = DeleteOptions { uid: Some(entry.uid.to_string()), ..DeleteOptions::default() };
+        let options = DeleteOptions {
+            uid: Some(entry.uid.to_string()),
+            ..DeleteOptions::default()
+        };
         let context = WriteContext::new(&self.user);
-        let result =
-            self.core.delete(slot.info, entry.namespace(), entry.name(), &options, &context).await;
+        let result = self
+            .core
+            .delete(
+                slot.info,
+                entry.namespace(),
+                entry.name(),
+                &options,
+                &context,
+            )
+            .await;
         match result {
             Ok(_) => Ok(()),
             Err(status) if matches!(status.code, 404 | 409) => Ok(()),
@@ -187,7 +192,10 @@ async fn lead(
             Ok(false) => trigger.period,
             Ok(true) => RETRY,
             Err(status) => {
-                tracing::debug!(message = status.message, "background work will be tried again");
+                tracing::debug!(
+                    message = status.message,
+                    "background work will be tried again"
+                );
                 RETRY
             }
         };

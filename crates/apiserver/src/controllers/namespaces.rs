@@ -13,13 +13,20 @@ use crate::registry::store_error;
 
 /// Runs while this server leads.
 pub(super) async fn run(shared: Arc<Shared>, leading: watch::Receiver<bool>) {
-    let Some(slot) = shared.slot("", "namespaces") else { return };
-    let trigger = Trigger { slots: vec![slot], period: Duration::from_secs(60) };
+    let Some(slot) = shared.slot("", "namespaces") else {
+        return;
+    };
+    let trigger = Trigger {
+        slots: vec![slot],
+        period: Duration::from_secs(60),
+    };
     lead(shared, leading, trigger, |shared| Box::pin(round(shared))).await;
 }
 
 async fn round(shared: Arc<Shared>) -> Result<bool, Status> {
-    let Some(slot) = shared.slot("", "namespaces") else { return Ok(false) };
+    let Some(slot) = shared.slot("", "namespaces") else {
+        return Ok(false);
+    };
     let mut unfinished = false;
     for entry in slot.all("").iter().filter(|entry| entry.deleting) {
         unfinished |= !finish(&shared, entry.name()).await?;
@@ -31,7 +38,12 @@ async fn round(shared: Arc<Shared>) -> Result<bool, Status> {
 async fn finish(shared: &Shared, name: &str) -> Result<bool, Status> {
     let scope = format!("{name}/");
     let namespaced = || {
-        shared.core.cache.slots().iter().filter(|s| s.info.namespaced && s.info.has_verb(Verb::Delete))
+        shared
+            .core
+            .cache
+            .slots()
+            .iter()
+            .filter(|s| s.info.namespaced && s.info.has_verb(Verb::Delete))
     };
     for slot in namespaced() {
         for entry in slot.all(&scope) {
@@ -41,16 +53,29 @@ async fn finish(shared: &Shared, name: &str) -> Result<bool, Status> {
     // The cache may be a moment behind: what counts is the store.
     for slot in namespaced() {
         let prefix = format!("{}{scope}", slot.prefix);
-        let page = shared.core.range(prefix, None, 1, None).await.map_err(|e| store_error(&e))?;
+        let page = shared
+            .core
+            .range(prefix, None, 1, None)
+            .await
+            .map_err(|e| store_error(&e))?;
         if !page.items.is_empty() {
             return Ok(false);
         }
     }
-    let Some(info) = trivet_kube_schema::find("", "v1", "namespaces") else { return Ok(true) };
-    let target = UpdateTarget { info, subresource: Some("finalize"), namespace: None, name };
+    let Some(info) = trivet_kube_schema::find("", "v1", "namespaces") else {
+        return Ok(true);
+    };
+    let target = UpdateTarget {
+        info,
+        subresource: Some("finalize"),
+        namespace: None,
+        name,
+    };
     let finalized = shared
         .update(&target, |namespace| {
-            let finalizers = namespace.pointer_mut("/spec/finalizers").and_then(Value::as_array_mut);
+            let finalizers = namespace
+                .pointer_mut("/spec/finalizers")
+                .and_then(Value::as_array_mut);
             if let Some(finalizers) = finalizers {
                 finalizers.retain(|f| f != "kubernetes");
             }

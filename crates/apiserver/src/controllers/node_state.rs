@@ -20,8 +20,9 @@ pub(super) fn ready(node: &Value) -> Option<&str> {
         .as_str()
 }
 
-/// Makes every reported condition Unknown. A node that never reported gets them.
+/// Makes every condition the node reported Unknown. A node that never reported gets them all.
 pub(super) fn make_unknown(node: &mut Value, now: &str) {
+    let never_reported = ready(node).is_none();
     if !node["status"].is_object() {
         node["status"] = json!({});
     }
@@ -29,7 +30,9 @@ pub(super) fn make_unknown(node: &mut Value, now: &str) {
     if !status["conditions"].is_array() {
         status["conditions"] = json!([]);
     }
-    let Some(conditions) = status["conditions"].as_array_mut() else { return };
+    let Some(conditions) = status["conditions"].as_array_mut() else {
+        return;
+    };
     for kind in REPORTED {
         match conditions.iter_mut().find(|c| c["type"] == *kind) {
             Some(condition) => {
@@ -40,20 +43,17 @@ pub(super) fn make_unknown(node: &mut Value, now: &str) {
                     condition["lastTransitionTime"] = now.into();
                 }
             }
+            None if !never_reported => {}
             None => conditions.push(json!({
                 "type": kind,
                 "status": "Unknown",
                 "reason": "NodeStatusNeverUpdated",
                 "message": "Kubelet never posted node status.",
-                "lastHeartbeatTime": node_created(now),
+                "lastHeartbeatTime": now,
                 "lastTransitionTime": now,
             })),
         }
     }
-}
-
-fn node_created(now: &str) -> Value {
-    now.into()
 }
 
 /// The taints that condition Ready calls for: key and effect.
@@ -68,9 +68,15 @@ fn wanted_taints(node: &Value) -> &'static [(&'static str, &'static str)] {
 
 /// The taints the node should have, or `None` when it has them.
 pub(super) fn corrected_taints(node: &Value, now: &str) -> Option<Vec<Value>> {
-    let current = node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
+    let current = node
+        .pointer("/spec/taints")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     let wanted = wanted_taints(node);
-    let is = |taint: &Value, (key, effect): &(&str, &str)| taint["key"] == *key && taint["effect"] == *effect;
+    let is = |taint: &Value, (key, effect): &(&str, &str)| {
+        taint["key"] == *key && taint["effect"] == *effect
+    };
     let managed = |taint: &Value| taint["key"] == NOT_READY || taint["key"] == UNREACHABLE;
     let mut taints: Vec<Value> = current
         .iter()
@@ -102,7 +108,10 @@ mod tests {
         assert_eq!(corrected_taints(&node, "t"), None);
         make_unknown(&mut node, "t1");
         assert_eq!(ready(&node), Some("Unknown"));
-        assert_eq!(node.pointer("/status/conditions/0/reason"), Some(&json!("NodeStatusUnknown")));
+        assert_eq!(
+            node.pointer("/status/conditions/0/reason"),
+            Some(&json!("NodeStatusUnknown"))
+        );
         let taints = corrected_taints(&node, "t1").unwrap();
         let keys: Vec<_> = taints.iter().map(|t| t["key"].as_str().unwrap()).collect();
         assert_eq!(keys, ["mine", UNREACHABLE, UNREACHABLE]);

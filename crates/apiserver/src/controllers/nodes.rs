@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use trivet_kube_schema::{Status, find, meta};
 
 use super::node_state::{corrected_taints, make_unknown, ready};
-use super::{Shared, SETTLE};
+use super::{SETTLE, Shared};
 use crate::cache::{Entry, Slot};
 use crate::registry::UpdateTarget;
 
@@ -35,9 +35,10 @@ struct Monitor {
 
 /// Observes until the server stops, acts while it leads.
 pub(super) async fn run(shared: Arc<Shared>, leading: watch::Receiver<bool>) {
-    let (Some(nodes), Some(leases)) =
-        (shared.slot("", "nodes"), shared.slot("coordination.k8s.io", "leases"))
-    else {
+    let (Some(nodes), Some(leases)) = (
+        shared.slot("", "nodes"),
+        shared.slot("coordination.k8s.io", "leases"),
+    ) else {
         return;
     };
     if !shared.cache_ready().await {
@@ -45,14 +46,22 @@ pub(super) async fn run(shared: Arc<Shared>, leading: watch::Receiver<bool>) {
     }
     let period = shared.core.config.timings.node_monitor_period;
     let mut changed = nodes.subscribe();
-    let mut monitor = Monitor { shared: Arc::clone(&shared), nodes, leases, observed: HashMap::new() };
+    let mut monitor = Monitor {
+        shared: Arc::clone(&shared),
+        nodes,
+        leases,
+        observed: HashMap::new(),
+    };
     loop {
         changed.borrow_and_update();
         monitor.observe();
         if *leading.borrow()
             && let Err(status) = monitor.act().await
         {
-            tracing::debug!(message = status.message, "node states will be looked at again");
+            tracing::debug!(
+                message = status.message,
+                "node states will be looked at again"
+            );
         }
         tokio::select! {
             () = shared.core.stop.cancelled() => return,
@@ -86,11 +95,19 @@ impl Monitor {
     fn observe(&mut self) {
         let now = self.shared.monotonic();
         let nodes = self.nodes.all("");
-        self.observed.retain(|name, _| nodes.iter().any(|node| node.name() == name));
+        self.observed
+            .retain(|name, _| nodes.iter().any(|node| node.name() == name));
         for node in nodes {
-            let lease = self.leases.get_named(Some(LEASES), node.name()).map(|entry| entry.value());
+            let lease = self
+                .leases
+                .get_named(Some(LEASES), node.name())
+                .map(|entry| entry.value());
             let value = node.value();
-            let mut sign = lease.as_ref().and_then(renew_time).unwrap_or_default().to_owned();
+            let mut sign = lease
+                .as_ref()
+                .and_then(renew_time)
+                .unwrap_or_default()
+                .to_owned();
             match heartbeat(&value) {
                 Some(beat) => sign.push_str(beat),
                 // Unknown: only a new Lease counts, whatever was in the old sign.
@@ -98,10 +115,12 @@ impl Monitor {
             }
             let known = self.observed.get(node.name());
             let same = known.is_some_and(|known| {
-                known.sign == sign || (sign.ends_with('?') && known.sign.starts_with(sign.trim_end_matches('?')))
+                known.sign == sign
+                    || (sign.ends_with('?') && known.sign.starts_with(sign.trim_end_matches('?')))
             });
             if !same {
-                self.observed.insert(node.name().to_owned(), Observed { sign, at: now });
+                self.observed
+                    .insert(node.name().to_owned(), Observed { sign, at: now });
             }
         }
     }
@@ -109,10 +128,17 @@ impl Monitor {
     async fn act(&self) -> Result<(), Status> {
         let now = self.shared.monotonic();
         let grace = self.shared.core.config.timings.node_grace;
+        let period = super::servers::period(&self.shared);
+        let works_since = self.shared.health.works_since(now, period);
         for node in self.nodes.all("") {
-            let Some(observed) = self.observed.get(node.name()) else { continue };
-            let silent = now.saturating_sub(observed.at.max(self.shared.outage_end()));
-            if silent >= grace && ready(&node.value()) != Some("Unknown") {
+            let Some(observed) = self.observed.get(node.name()) else {
+                continue;
+            };
+            // While the store does not work nobody can speak.
+            let silent = works_since.map(|since| now.saturating_sub(observed.at.max(since)));
+            if silent.is_some_and(|silent| silent >= grace)
+                && ready(&node.value()) != Some("Unknown")
+            {
                 self.give_up(&node, observed).await?;
             } else {
                 self.taint(&node).await?;
@@ -123,10 +149,29 @@ impl Monitor {
 
     /// Marks a silent node, unless the store knows better.
     async fn give_up(&self, node: &Entry, observed: &Observed) -> Result<(), Status> {
-        let Some(leases) = find("coordination.k8s.io", "v1", "leases") else { return Ok(()) };
-        let stored = self.shared.core.read(leases, Some(LEASES), node.name()).await?;
-        let renewed = stored.as_ref().and_then(|s| renew_time(&s.value)).unwrap_or_default();
+        let Some(leases) = find("coordination.k8s.io", "v1", "leases") else {
+            return Ok(());
+        };
+        let stored = self
+            .shared
+            .core
+            .read(leases, Some(LEASES), node.name())
+            .await?;
+        let renewed = stored
+            .as_ref()
+            .and_then(|s| renew_time(&s.value))
+            .unwrap_or_default();
         if !observed.sign.starts_with(renewed) {
+            return Ok(());
+        }
+        // The read itself may have had to wait for the store to come back.
+        let period = super::servers::period(&self.shared);
+        if self
+            .shared
+            .health
+            .works_since(self.shared.monotonic(), period)
+            .is_none()
+        {
             return Ok(());
         }
         let time = meta::rfc3339(self.shared.core.now_seconds());
@@ -137,7 +182,11 @@ impl Monitor {
             namespace: None,
             name: node.name(),
         };
-        ignore_gone(self.shared.update(&target, |node| make_unknown(node, &time)).await)?;
+        ignore_gone(
+            self.shared
+                .update(&target, |node| make_unknown(node, &time))
+                .await,
+        )?;
         self.taint(node).await
     }
 
@@ -146,8 +195,12 @@ impl Monitor {
         if corrected_taints(&node.value(), &time).is_none() {
             return Ok(());
         }
-        let target =
-            UpdateTarget { info: self.nodes.info, subresource: None, namespace: None, name: node.name() };
+        let target = UpdateTarget {
+            info: self.nodes.info,
+            subresource: None,
+            namespace: None,
+            name: node.name(),
+        };
         let updated = self.shared.update(&target, |node| {
             if let Some(taints) = corrected_taints(node, &time) {
                 if !node["spec"].is_object() {

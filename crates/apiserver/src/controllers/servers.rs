@@ -18,31 +18,39 @@ pub(super) fn key(shared: &Shared) -> String {
     format!("{SERVERS_PREFIX}{}", shared.core.config.advertise)
 }
 
+/// Time between two renewals.
+pub(super) fn period(shared: &Shared) -> Duration {
+    shared.core.config.timings.server_lease_ttl / 3
+}
+
 /// Registers, renews three times per time to live, and takes the entry back at the end.
 pub(super) async fn run(shared: Arc<Shared>) {
     let ttl = shared.core.config.timings.server_lease_ttl;
     let mut lease: Option<LeaseId> = None;
-    let mut broken = false;
     loop {
         let result = match lease {
-            Some(id) => shared.core.config.datastore.keep_lease_alive(id).await.map(|_| id),
+            Some(id) => shared
+                .core
+                .config
+                .datastore
+                .keep_lease_alive(id)
+                .await
+                .map(|_| id),
             None => register(&shared, ttl).await,
         };
         let pause = match result {
             Ok(id) => {
                 lease = Some(id);
-                if std::mem::take(&mut broken) {
-                    shared.outage_ended();
-                }
-                ttl / 3
+                shared.health.success(shared.monotonic(), period(&shared));
+                period(&shared)
             }
             Err(Error::LeaseNotFound) => {
                 lease = None;
-                Duration::ZERO.max(RETRY / 10)
+                RETRY / 10
             }
             Err(error) => {
                 tracing::debug!(%error, "this server's entry could not be renewed");
-                broken = true;
+                shared.health.failure();
                 RETRY
             }
         };

@@ -18,16 +18,24 @@ const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the k
 /// Runs while this server leads.
 pub(super) async fn run(shared: Arc<Shared>, leading: watch::Receiver<bool>) {
     let slots = ["namespaces", "serviceaccounts", "configmaps"];
-    let slots = slots.into_iter().filter_map(|plural| shared.slot("", plural)).collect();
-    let trigger = Trigger { slots, period: Duration::from_secs(300) };
+    let slots = slots
+        .into_iter()
+        .filter_map(|plural| shared.slot("", plural))
+        .collect();
+    let trigger = Trigger {
+        slots,
+        period: Duration::from_secs(300),
+    };
     lead(shared, leading, trigger, |shared| Box::pin(round(shared))).await;
 }
 
 async fn round(shared: Arc<Shared>) -> Result<bool, Status> {
     let slot = |plural| shared.slot("", plural);
-    let (Some(namespaces), Some(accounts), Some(maps)) =
-        (slot("namespaces"), slot("serviceaccounts"), slot("configmaps"))
-    else {
+    let (Some(namespaces), Some(accounts), Some(maps)) = (
+        slot("namespaces"),
+        slot("serviceaccounts"),
+        slot("configmaps"),
+    ) else {
         return Ok(false);
     };
     for namespace in namespaces.all("").iter().filter(|entry| !entry.deleting) {
@@ -41,7 +49,11 @@ async fn round(shared: Arc<Shared>) -> Result<bool, Status> {
     Ok(false)
 }
 
-async fn publish(shared: &Shared, maps: &crate::cache::Slot, namespace: &str) -> Result<(), Status> {
+async fn publish(
+    shared: &Shared,
+    maps: &crate::cache::Slot,
+    namespace: &str,
+) -> Result<(), Status> {
     let pem = shared.core.config.root_ca_pem.as_str();
     if pem.is_empty() {
         return Ok(());
@@ -59,9 +71,18 @@ async fn publish(shared: &Shared, maps: &crate::cache::Slot, namespace: &str) ->
             settle(shared.ensure(maps.info, Some(namespace), map).await)
         }
         Some(entry) if entry.value().get("data") != Some(&data) => {
-            let target =
-                UpdateTarget { info: maps.info, subresource: None, namespace: Some(namespace), name: ROOT_CA };
-            settle(shared.update(&target, |map| map["data"] = data.clone()).await.map(|_| ()))
+            let target = UpdateTarget {
+                info: maps.info,
+                subresource: None,
+                namespace: Some(namespace),
+                name: ROOT_CA,
+            };
+            settle(
+                shared
+                    .update(&target, |map| map["data"] = data.clone())
+                    .await
+                    .map(|_| ()),
+            )
         }
         Some(_) => Ok(()),
     }

@@ -18,14 +18,18 @@ impl Core {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<(), Status> {
-        let (Some(namespace), true) = (namespace, info.namespaced) else { return Ok(()) };
+        let (Some(namespace), true) = (namespace, info.namespaced) else {
+            return Ok(());
+        };
         let row = find("", "v1", "namespaces").ok_or_else(Status::unknown_path)?;
         let cached = self.slot(row)?.get_named(None, namespace);
         let terminating = match cached {
             Some(entry) => entry.deleting,
             // The cache may be a moment behind the client that created the namespace.
             None => match self.read(row, None, namespace).await? {
-                Some(stored) => trivet_kube_schema::meta::deletion_timestamp(&stored.value).is_some(),
+                Some(stored) => {
+                    trivet_kube_schema::meta::deletion_timestamp(&stored.value).is_some()
+                }
                 None => return Err(Status::not_found(row, namespace)),
             },
         };
@@ -43,12 +47,13 @@ impl Core {
         new: &Value,
         old: Option<&Value>,
     ) -> Result<(), Status> {
-        let Some(node) = context.user.node() else { return Ok(()) };
+        let Some(node) = context.user.node() else {
+            return Ok(());
+        };
         let name = trivet_kube_schema::meta::name(new).unwrap_or_default();
         match (info.group, info.plural) {
-            ("", "nodes") => {
-                check_node_write(node, new, old).map_err(|text| Status::forbidden(info, name, &text))
-            }
+            ("", "nodes") => check_node_write(node, new, old)
+                .map_err(|text| Status::forbidden(info, name, &text)),
             ("coordination.k8s.io", "leases") if name != node => {
                 let text = "can only access node lease with the same name as the requesting node";
                 Err(Status::forbidden(info, name, text))

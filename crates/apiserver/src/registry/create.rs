@@ -21,28 +21,45 @@ impl Core {
     ) -> Result<Value, Status> {
         place(info, namespace, &mut object)?;
         if meta::resource_version(&object).is_some_and(|v| v != "0") {
-            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+            return Err(Status::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
         }
         let generated = match (meta::name(&object), meta::generate_name(&object)) {
             (Some(_), _) => None,
             (None, Some(base)) => Some(base.to_owned()),
             (None, None) => {
-                let error = FieldError::required("metadata.name", "name or generateName is required");
+                let error =
+                    FieldError::required("metadata.name", "name or generateName is required");
                 return Err(Status::invalid(info, "", &[error]));
             }
         };
-        for field in ["managedFields", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"]
-        {
+        for field in [
+            "managedFields",
+            "selfLink",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "resourceVersion",
+        ] {
             meta::unset(&mut object, field);
         }
+        tidy_metadata(&mut object);
         meta::set(&mut object, "uid", self.uid());
-        meta::set(&mut object, "creationTimestamp", meta::rfc3339(self.now_seconds()));
+        meta::set(
+            &mut object,
+            "creationTimestamp",
+            meta::rfc3339(self.now_seconds()),
+        );
         rules::set_generation(info, &mut object, None);
         rules::apply_defaults(info, &mut object);
         rules::retain_status(info, &mut object, None);
         self.prepare_kind(info, &mut object, context).await?;
 
-        let mut attempts = if generated.is_some() { NAME_ATTEMPTS } else { 1 };
+        let mut attempts = if generated.is_some() {
+            NAME_ATTEMPTS
+        } else {
+            1
+        };
         loop {
             attempts -= 1;
             if let Some(base) = &generated {
@@ -84,7 +101,9 @@ impl Core {
         }
         let value = self.encode(info, object)?;
         let lease = self.lease_for(info).await?;
-        let mut outcome = self.write(key.clone(), value.clone(), Expect::Absent, lease).await;
+        let mut outcome = self
+            .write(key.clone(), value.clone(), Expect::Absent, lease)
+            .await;
         if lease.is_some() && outcome.as_ref().is_err_and(|status| status.code == 500) {
             // The shared lease may be gone after a restore of the store; one new one is tried.
             self.event_lease.forget().await;
@@ -98,9 +117,33 @@ impl Core {
     }
 }
 
+/// Leaves out what upstream's types leave out when it is empty.
+pub(super) fn tidy_metadata(object: &mut Value) {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        let empty = metadata.get(field).is_some_and(|value| match value {
+            Value::Object(map) => map.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            other => other.is_null(),
+        });
+        if empty {
+            metadata.remove(field);
+        }
+    }
+}
+
 /// Checks or sets the namespace of an object against the one of the request.
-pub(super) fn place(info: &ResourceInfo, namespace: Option<&str>, object: &mut Value) -> Result<(), Status> {
-    match (namespace.filter(|_| info.namespaced), meta::namespace(object)) {
+pub(super) fn place(
+    info: &ResourceInfo,
+    namespace: Option<&str>,
+    object: &mut Value,
+) -> Result<(), Status> {
+    match (
+        namespace.filter(|_| info.namespaced),
+        meta::namespace(object),
+    ) {
         (Some(asked), Some(own)) if asked != own => Err(Status::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         )),
@@ -108,9 +151,9 @@ pub(super) fn place(info: &ResourceInfo, namespace: Option<&str>, object: &mut V
             meta::set(object, "namespace", asked);
             Ok(())
         }
-        (None, _) if info.namespaced => {
-            Err(Status::bad_request("an empty namespace may not be set during creation"))
-        }
+        (None, _) if info.namespaced => Err(Status::bad_request(
+            "an empty namespace may not be set during creation",
+        )),
         (None, _) => {
             meta::unset(object, "namespace");
             Ok(())

@@ -46,10 +46,17 @@ impl Core {
     ) -> Result<Deleted, Status> {
         let is_namespace = (info.group, info.plural) == ("", "namespaces");
         if is_namespace && IMMORTAL.contains(&name) {
-            return Err(Status::forbidden(info, name, "this namespace may not be deleted"));
+            return Err(Status::forbidden(
+                info,
+                name,
+                "this namespace may not be deleted",
+            ));
         }
         let missing = || Status::not_found(info, name);
-        let mut current = self.read(info, namespace, name).await?.ok_or_else(missing)?;
+        let mut current = self
+            .read(info, namespace, name)
+            .await?
+            .ok_or_else(missing)?;
         for _ in 0..WRITE_ATTEMPTS {
             check_preconditions(info, name, options, &current)?;
             let marked = self.marked(info, options, &current.value);
@@ -62,11 +69,16 @@ impl Core {
                     }
                     Err(now) => now,
                 },
-                Some(new) if context.dry_run || new == current.value => return Ok(Deleted::Marked(new)),
+                Some(new) if context.dry_run || new == current.value => {
+                    return Ok(Deleted::Marked(new));
+                }
                 Some(mut new) => {
                     let value = self.encode(info, &new)?;
                     let expect = Expect::ModRevision(current.pair.mod_revision);
-                    match self.write(current.pair.key.clone(), value, expect, current.pair.lease).await? {
+                    match self
+                        .write(current.pair.key.clone(), value, expect, current.pair.lease)
+                        .await?
+                    {
                         Ok(revision) => {
                             meta::set_resource_version(&mut new, revision);
                             return Ok(Deleted::Marked(new));
@@ -84,7 +96,10 @@ impl Core {
     fn marked(&self, info: &ResourceInfo, options: &DeleteOptions, old: &Value) -> Option<Value> {
         let mut new = old.clone();
         let deleting = meta::deletion_timestamp(old).is_some();
-        let mut finalizers: Vec<String> = meta::finalizers(old).into_iter().map(str::to_owned).collect();
+        let mut finalizers: Vec<String> = meta::finalizers(old)
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
         let wanted = match options.propagation {
             Some(Propagation::Foreground) => Some("foregroundDeletion"),
             Some(Propagation::Orphan) => Some("orphan"),
@@ -107,8 +122,15 @@ impl Core {
         }
         let is_namespace = (info.group, info.plural) == ("", "namespaces");
         let held_by_namespace = is_namespace
-            && old.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|f| !f.is_empty());
-        let grace = if (info.group, info.plural) == ("", "pods") { pod_grace(options, old) } else { 0 };
+            && old
+                .pointer("/spec/finalizers")
+                .and_then(Value::as_array)
+                .is_some_and(|f| !f.is_empty());
+        let grace = if (info.group, info.plural) == ("", "pods") {
+            pod_grace(options, old)
+        } else {
+            0
+        };
         if finalizers.is_empty() && !held_by_namespace && grace == 0 {
             return None;
         }
@@ -117,13 +139,23 @@ impl Core {
         } else {
             meta::set(&mut new, "finalizers", finalizers);
         }
-        let before = old.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
+        let before = old
+            .pointer("/metadata/deletionGracePeriodSeconds")
+            .and_then(Value::as_i64);
         // A second deletion can only shorten the wait.
         if !deleting || before.is_some_and(|before| grace < before) {
-            meta::set(&mut new, "deletionTimestamp", meta::rfc3339(self.now_seconds() + grace));
+            meta::set(
+                &mut new,
+                "deletionTimestamp",
+                meta::rfc3339(self.now_seconds() + grace),
+            );
             meta::set(&mut new, "deletionGracePeriodSeconds", grace);
             if info.has_spec_generation && !deleting {
-                meta::set(&mut new, "generation", meta::generation(old).unwrap_or(0) + 1);
+                meta::set(
+                    &mut new,
+                    "generation",
+                    meta::generation(old).unwrap_or(0) + 1,
+                );
             }
         }
         if is_namespace {
@@ -144,7 +176,11 @@ fn check_preconditions(
         return Err(Status::uid_precondition(info, name, wanted, uid));
     }
     let version = current.pair.mod_revision.0.to_string();
-    if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != version) {
+    if let Some(wanted) = options
+        .resource_version
+        .as_deref()
+        .filter(|wanted| *wanted != version)
+    {
         return Err(Status::version_precondition(info, name, wanted, &version));
     }
     Ok(())
@@ -153,11 +189,16 @@ fn check_preconditions(
 /// A pod that no node runs needs no grace; one that runs gets what was asked for, or what its
 /// spec says.
 fn pod_grace(options: &DeleteOptions, pod: &Value) -> i64 {
-    let bound = pod.pointer("/spec/nodeName").and_then(Value::as_str).is_some_and(|n| !n.is_empty());
+    let bound = pod
+        .pointer("/spec/nodeName")
+        .and_then(Value::as_str)
+        .is_some_and(|n| !n.is_empty());
     let phase = pod.pointer("/status/phase").and_then(Value::as_str);
     if !bound || matches!(phase, Some("Succeeded" | "Failed")) {
         return 0;
     }
-    let own = pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
+    let own = pod
+        .pointer("/spec/terminationGracePeriodSeconds")
+        .and_then(Value::as_i64);
     options.grace_seconds.or(own).unwrap_or(30).max(0)
 }

@@ -34,8 +34,15 @@ fn prepare_namespace(object: &mut Value) {
 /// A new node is not ready until it has shown that it is (TaintNodesByCondition).
 fn prepare_node(object: &mut Value) {
     const KEY: &str = "node.kubernetes.io/not-ready";
-    let taints = object.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
-    if taints.iter().any(|t| t["key"] == KEY && t["effect"] == "NoSchedule") {
+    let taints = object
+        .pointer("/spec/taints")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    if taints
+        .iter()
+        .any(|t| t["key"] == KEY && t["effect"] == "NoSchedule")
+    {
         return;
     }
     if let Some(object) = object.as_object_mut() {

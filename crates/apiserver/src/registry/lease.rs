@@ -23,7 +23,12 @@ pub(crate) struct SharedLease(Mutex<Option<Current>>);
 
 impl SharedLease {
     /// A lease that lives at least `ttl` from now.
-    pub(crate) async fn get(&self, store: &dyn Datastore, env: &Env, ttl: Duration) -> Result<LeaseId> {
+    pub(crate) async fn get(
+        &self,
+        store: &dyn Datastore,
+        env: &Env,
+        ttl: Duration,
+    ) -> Result<LeaseId> {
         let now = env.clock.monotonic();
         let mut current = self.0.lock().await;
         if let Some(lease) = current.as_mut()
@@ -34,7 +39,11 @@ impl SharedLease {
             return Ok(lease.id);
         }
         let lease = store.grant_lease(ttl + REUSE).await?;
-        *current = Some(Current { id: lease.id, granted: now, objects: 1 });
+        *current = Some(Current {
+            id: lease.id,
+            granted: now,
+            objects: 1,
+        });
         Ok(lease.id)
     }
 

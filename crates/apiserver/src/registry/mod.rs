@@ -14,8 +14,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use serde_json::Value;
 use trivet_datastore::{
-    Effect, Error, Expect, KeyRange, KeyValue, LeaseId, PutRequest, RangePage, RangeRequest, Revision,
-    WriteOutcome,
+    Effect, Error, Expect, KeyRange, KeyValue, LeaseId, PutRequest, RangePage, RangeRequest,
+    Revision, WriteOutcome,
 };
 use trivet_kube_schema::{ResourceInfo, Status, from_storage, meta};
 
@@ -51,18 +51,30 @@ pub(crate) struct WriteContext<'a> {
 
 impl<'a> WriteContext<'a> {
     pub(crate) fn new(user: &'a UserInfo) -> Self {
-        Self { user, dry_run: false, validation: FieldValidation::Ignore, warnings: Mutex::default() }
+        Self {
+            user,
+            dry_run: false,
+            validation: FieldValidation::Ignore,
+            warnings: Mutex::default(),
+        }
     }
 
     pub(crate) fn warn(&self, texts: Vec<String>) {
-        self.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(texts);
+        self.warnings
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .extend(texts);
     }
 }
 
 /// A store error as an answer. `Unknown` outcomes are never called failures.
 pub(crate) fn store_error(error: &Error) -> Status {
     match error {
-        Error::Unavailable { effect: Effect::Unknown, .. } | Error::Corrupt(_) => {
+        Error::Unavailable {
+            effect: Effect::Unknown,
+            ..
+        }
+        | Error::Corrupt(_) => {
             let mut status = Status::timeout(
                 format!("the outcome of the request is unknown, it may have been applied: {error}"),
                 0,
@@ -73,7 +85,8 @@ pub(crate) fn store_error(error: &Error) -> Status {
         }
         Error::Unavailable { retry_after, .. } => {
             let seconds = retry_after.map_or(1, |d| d.as_secs().clamp(1, 30) as u32);
-            let mut status = Status::unavailable(format!("{error}; nothing was changed, try again"));
+            let mut status =
+                Status::unavailable(format!("{error}; nothing was changed, try again"));
             status.details = Status::too_many_requests("", seconds).details;
             status
         }
@@ -98,12 +111,22 @@ pub(crate) struct Stored {
 impl Core {
     /// Unix time in seconds.
     pub(crate) fn now_seconds(&self) -> i64 {
-        self.config.env.clock.wall().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+        self.config
+            .env
+            .clock
+            .wall()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs() as i64)
     }
 
     /// Unix time in microseconds.
     pub(crate) fn now_micros(&self) -> i64 {
-        self.config.env.clock.wall().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
+        self.config
+            .env
+            .clock
+            .wall()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_micros() as i64)
     }
 
     pub(crate) fn random<const N: usize>(&self) -> [u8; N] {
@@ -126,7 +149,9 @@ impl Core {
         if name.is_empty() || name.contains('/') || namespace.is_some_and(|n| n.contains('/')) {
             return Err(Status::not_found(info, name));
         }
-        info.key(namespace, name).map(Bytes::from).ok_or_else(Status::method_unknown)
+        info.key(namespace, name)
+            .map(Bytes::from)
+            .ok_or_else(Status::method_unknown)
     }
 
     /// The newest revision of the store, linearizably.
@@ -140,7 +165,12 @@ impl Core {
             serializable: false,
             count_only: true,
         };
-        let page = self.config.datastore.range(request).await.map_err(|e| store_error(&e))?;
+        let page = self
+            .config
+            .datastore
+            .range(request)
+            .await
+            .map_err(|e| store_error(&e))?;
         Ok(page.revision.0)
     }
 
@@ -202,7 +232,12 @@ impl Core {
             serializable: false,
             count_only: false,
         };
-        let page = self.config.datastore.range(request).await.map_err(|e| store_error(&e))?;
+        let page = self
+            .config
+            .datastore
+            .range(request)
+            .await
+            .map_err(|e| store_error(&e))?;
         Ok(page.items.into_iter().next())
     }
 
@@ -210,7 +245,10 @@ impl Core {
     pub(crate) fn decode(&self, info: &ResourceInfo, pair: KeyValue) -> Result<Stored, Status> {
         let entry = self.slot(info)?.entry(&pair);
         let entry = entry.ok_or_else(|| Status::internal("a stored value is not an object"))?;
-        Ok(Stored { value: from_storage(info, entry.value()), pair })
+        Ok(Stored {
+            value: from_storage(info, entry.value()),
+            pair,
+        })
     }
 
     /// The bytes to store for an object in `info`'s form.
@@ -227,7 +265,12 @@ impl Core {
         expect: Expect,
         lease: Option<LeaseId>,
     ) -> Result<Result<u64, Option<KeyValue>>, Status> {
-        let request = PutRequest { key, value, expect, lease };
+        let request = PutRequest {
+            key,
+            value,
+            expect,
+            lease,
+        };
         match self.config.datastore.put(request).await {
             Ok(WriteOutcome::Committed { revision, .. }) => Ok(Ok(revision.0)),
             Ok(WriteOutcome::Conflict { current, .. }) => Ok(Err(current)),
@@ -241,7 +284,10 @@ impl Core {
             return Ok(None);
         }
         let ttl: Duration = self.config.timings.event_ttl;
-        let lease = self.event_lease.get(self.config.datastore.as_ref(), &self.config.env, ttl).await;
+        let lease = self
+            .event_lease
+            .get(self.config.datastore.as_ref(), &self.config.env, ttl)
+            .await;
         lease.map(Some).map_err(|e| store_error(&e))
     }
 }

@@ -58,7 +58,9 @@ impl Core {
         let owner = format!(
             "{}/{}",
             meta::namespace(service).unwrap_or_default(),
-            meta::name(service).or(meta::generate_name(service)).unwrap_or_default()
+            meta::name(service)
+                .or(meta::generate_name(service))
+                .unwrap_or_default()
         );
         let used = self.used_addresses(info);
         let asked = text("clusterIP").to_owned();
@@ -73,9 +75,14 @@ impl Core {
                 _ => false,
             };
             if !free {
-                let detail = "failed to allocate IP: the provided IP is not valid or already allocated";
+                let detail =
+                    "failed to allocate IP: the provided IP is not valid or already allocated";
                 let error = FieldError::invalid("spec.clusterIP", Value::from(asked), detail);
-                return Err(Status::invalid(info, meta::name(service).unwrap_or_default(), &[error]));
+                return Err(Status::invalid(
+                    info,
+                    meta::name(service).unwrap_or_default(),
+                    &[error],
+                ));
             }
             asked
         };
@@ -91,22 +98,38 @@ impl Core {
         let services = self.slot(info).map(|slot| slot.all("")).unwrap_or_default();
         services
             .iter()
-            .filter_map(|entry| entry.value().pointer("/spec/clusterIP")?.as_str()?.parse().ok())
+            .filter_map(|entry| {
+                entry
+                    .value()
+                    .pointer("/spec/clusterIP")?
+                    .as_str()?
+                    .parse()
+                    .ok()
+            })
             .collect()
     }
 
-    async fn pick(&self, used: &HashSet<IpAddr>, owner: &str, dry_run: bool) -> Result<String, Status> {
+    async fn pick(
+        &self,
+        used: &HashSet<IpAddr>,
+        owner: &str,
+        dry_run: bool,
+    ) -> Result<String, Status> {
         let network = self.config.network.service_cidr;
         let size = range_size(network);
         for _ in 0..ATTEMPTS {
             // 0 is the network itself, 1 belongs to Service `kubernetes`, the last is broadcast.
             let offset = 2 + self.config.env.rng.next_u64() % size.saturating_sub(3).max(1);
-            let Some(address) = address(network, offset) else { continue };
+            let Some(address) = address(network, offset) else {
+                continue;
+            };
             if !used.contains(&address) && (dry_run || self.claim(address, owner, used).await?) {
                 return Ok(address.to_string());
             }
         }
-        Err(Status::internal("failed to allocate a serviceIP: range is full"))
+        Err(Status::internal(
+            "failed to allocate a serviceIP: range is full",
+        ))
     }
 
     /// Gives the address of a deleted service back. One that is not given back in time is taken
@@ -116,9 +139,14 @@ impl Core {
             return;
         }
         let address = object.pointer("/spec/clusterIP").and_then(Value::as_str);
-        let Some(address) = address.filter(|a| a.parse::<IpAddr>().is_ok()) else { return };
+        let Some(address) = address.filter(|a| a.parse::<IpAddr>().is_ok()) else {
+            return;
+        };
         let key = Bytes::from(format!("{CLAIMS}{address}"));
-        let request = DeleteRequest { key, expect: Expect::Any };
+        let request = DeleteRequest {
+            key,
+            expect: Expect::Any,
+        };
         if let Err(error) = self.config.datastore.delete(request).await {
             tracing::debug!(%error, address, "the address of a deleted service is given back later");
         }
@@ -126,10 +154,18 @@ impl Core {
 
     /// Claims an address for a service; false when another one holds it. A claim whose service
     /// is gone is taken over.
-    async fn claim(&self, address: IpAddr, owner: &str, used: &HashSet<IpAddr>) -> Result<bool, Status> {
+    async fn claim(
+        &self,
+        address: IpAddr,
+        owner: &str,
+        used: &HashSet<IpAddr>,
+    ) -> Result<bool, Status> {
         let key = Bytes::from(format!("{CLAIMS}{address}"));
         let value = Bytes::from(format!("{owner} {}", self.now_seconds()));
-        match self.write(key.clone(), value.clone(), Expect::Absent, None).await? {
+        match self
+            .write(key.clone(), value.clone(), Expect::Absent, None)
+            .await?
+        {
             Ok(_) => Ok(true),
             Err(Some(held)) if !used.contains(&address) && self.is_stale(&held.value) => {
                 let expect = Expect::ModRevision(held.mod_revision);
@@ -144,7 +180,10 @@ impl Core {
     fn is_stale(&self, claim: &[u8]) -> bool {
         const SETTLED_SECONDS: i64 = 60;
         let text = String::from_utf8_lossy(claim);
-        let claimed = text.rsplit_once(' ').and_then(|(_, at)| at.parse::<i64>().ok()).unwrap_or(0);
+        let claimed = text
+            .rsplit_once(' ')
+            .and_then(|(_, at)| at.parse::<i64>().ok())
+            .unwrap_or(0);
         self.now_seconds() - claimed > SETTLED_SECONDS
     }
 }
@@ -157,7 +196,10 @@ mod tests {
     fn offsets_stay_inside_the_network() {
         let network = ("10.43.0.0".parse().unwrap(), 16);
         assert_eq!(address(network, 1), Some("10.43.0.1".parse().unwrap()));
-        assert_eq!(address(network, 65_535), Some("10.43.255.255".parse().unwrap()));
+        assert_eq!(
+            address(network, 65_535),
+            Some("10.43.255.255".parse().unwrap())
+        );
         assert_eq!(address(network, 65_536), None);
         let six = ("fd00::".parse().unwrap(), 112);
         assert_eq!(address(six, 1), Some("fd00::1".parse().unwrap()));

@@ -4,7 +4,7 @@ use serde_json::Value;
 use trivet_datastore::{DeleteRequest, Expect, WriteOutcome};
 use trivet_kube_schema::{FieldError, ResourceInfo, Status, meta, rules};
 
-use super::create::place;
+use super::create::{place, tidy_metadata};
 use super::{Stored, WRITE_ATTEMPTS, WriteContext, store_error};
 use crate::server::Core;
 
@@ -35,7 +35,10 @@ impl Core {
         }
         let version = meta::resource_version(&object).filter(|v| *v != "0");
         if version.is_none() && !info.unconditional_update {
-            let exists = self.read(info, target.namespace, target.name).await?.is_some();
+            let exists = self
+                .read(info, target.namespace, target.name)
+                .await?
+                .is_some();
             if exists || !info.create_on_update {
                 let error = FieldError::invalid(
                     "metadata.resourceVersion",
@@ -66,9 +69,17 @@ impl Core {
         context: &WriteContext<'_>,
         change: impl Fn(&Value) -> Result<Value, Status> + Send,
     ) -> Result<Value, Status> {
-        let UpdateTarget { info, namespace, name, .. } = *target;
+        let UpdateTarget {
+            info,
+            namespace,
+            name,
+            ..
+        } = *target;
         let missing = || Status::not_found(info, name);
-        let mut current = self.read(info, namespace, name).await?.ok_or_else(missing)?;
+        let mut current = self
+            .read(info, namespace, name)
+            .await?
+            .ok_or_else(missing)?;
         for _ in 0..WRITE_ATTEMPTS {
             let wanted = change(&current.value)?;
             let new = self.merged(target, wanted, &current, context)?;
@@ -89,7 +100,9 @@ impl Core {
             }
             let expect = Expect::ModRevision(current.pair.mod_revision);
             // An expiring object keeps the life it has.
-            let written = self.write(current.pair.key.clone(), value, expect, current.pair.lease).await?;
+            let written = self
+                .write(current.pair.key.clone(), value, expect, current.pair.lease)
+                .await?;
             match written {
                 Ok(revision) => {
                     let mut new = new;
@@ -126,7 +139,12 @@ impl Core {
         current: &Stored,
         context: &WriteContext<'_>,
     ) -> Result<Value, Status> {
-        let UpdateTarget { info, subresource, namespace, name } = *target;
+        let UpdateTarget {
+            info,
+            subresource,
+            namespace,
+            name,
+        } = *target;
         let old = &current.value;
         place(info, namespace, &mut new)?;
         if meta::name(&new).is_some_and(|n| n != name) {
@@ -142,10 +160,18 @@ impl Core {
         if let Some(uid) = meta::uid(&new).filter(|uid| *uid != old_uid) {
             return Err(Status::uid_precondition(info, name, uid, old_uid));
         }
+        tidy_metadata(&mut new);
         meta::set_type(&mut new, &info.api_version(), info.kind);
         meta::set(&mut new, "name", name);
-        for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion", "generateName"]
-        {
+        for field in [
+            "uid",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+            "resourceVersion",
+            "generateName",
+        ] {
             match old.pointer(&format!("/metadata/{field}")) {
                 Some(value) => meta::set(&mut new, field, value.clone()),
                 None => meta::unset(&mut new, field),
@@ -175,7 +201,11 @@ impl Core {
         rules::set_generation(info, &mut new, Some(old));
         self.admit_node(info, context, &new, Some(old))?;
         let errors = rules::validate_update(info, &new, old);
-        if errors.is_empty() { Ok(new) } else { Err(Status::invalid(info, name, &errors)) }
+        if errors.is_empty() {
+            Ok(new)
+        } else {
+            Err(Status::invalid(info, name, &errors))
+        }
     }
 }
 
@@ -186,7 +216,9 @@ fn retain_kind(info: &ResourceInfo, new: &mut Value, old: &Value) {
     }
     // An address once allocated stays, also when a client leaves it out.
     for field in ["clusterIP", "clusterIPs"] {
-        let missing = new.pointer(&format!("/spec/{field}")).is_none_or(|v| v.is_null() || v == "");
+        let missing = new
+            .pointer(&format!("/spec/{field}"))
+            .is_none_or(|v| v.is_null() || v == "");
         if let (true, Some(value)) = (missing, old.pointer(&format!("/spec/{field}")))
             && let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut)
             && spec.get("type").and_then(Value::as_str) != Some("ExternalName")
@@ -202,8 +234,15 @@ fn completes_deletion(info: &ResourceInfo, object: &Value) -> bool {
         return false;
     }
     if (info.group, info.plural) == ("", "namespaces") {
-        return object.pointer("/spec/finalizers").and_then(Value::as_array).is_none_or(Vec::is_empty);
+        return object
+            .pointer("/spec/finalizers")
+            .and_then(Value::as_array)
+            .is_none_or(Vec::is_empty);
     }
     // Within its grace period an object waits for its node.
-    object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0
+    object
+        .pointer("/metadata/deletionGracePeriodSeconds")
+        .and_then(Value::as_i64)
+        .unwrap_or(0)
+        == 0
 }

@@ -27,7 +27,9 @@ pub(crate) struct Caller {
 
 impl Caller {
     fn is_in(&self, groups: &[&str]) -> bool {
-        self.groups.iter().any(|group| groups.contains(&group.as_str()))
+        self.groups
+            .iter()
+            .any(|group| groups.contains(&group.as_str()))
     }
 
     /// May read and change what servers share.
@@ -47,7 +49,9 @@ impl Caller {
 
     /// The node's name when the caller shows a node's certificate.
     pub(crate) fn node_name(&self) -> Option<&str> {
-        self.user.strip_prefix("system:node:").filter(|_| self.is_in(&[GROUP_NODES]))
+        self.user
+            .strip_prefix("system:node:")
+            .filter(|_| self.is_in(&[GROUP_NODES]))
     }
 }
 
@@ -68,10 +72,18 @@ pub(crate) fn identify(
     now: Duration,
 ) -> Result<Caller, Refusal> {
     if let Some(peer) = parts.extensions.get::<PeerIdentity>() {
-        return Ok(Caller { user: peer.name.common_name.clone(), groups: peer.name.organizations.clone() });
+        return Ok(Caller {
+            user: peer.name.common_name.clone(),
+            groups: peer.name.organizations.clone(),
+        });
     }
-    let Some((user, password)) = basic(parts) else { return Err(Refusal::Unauthorized) };
-    let address = parts.extensions.get::<RemoteAddress>().map(|remote| remote.0.ip());
+    let Some((user, password)) = basic(parts) else {
+        return Err(Refusal::Unauthorized);
+    };
+    let address = parts
+        .extensions
+        .get::<RemoteAddress>()
+        .map(|remote| remote.0.ip());
     // Before the comparison, so that a blocked caller learns nothing from it.
     if address.is_some_and(|address| attempts.is_blocked(address, now)) {
         return Err(Refusal::TooManyAttempts);
@@ -117,7 +129,8 @@ impl Attempts {
     fn is_blocked(&self, address: IpAddr, now: Duration) -> bool {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         map.get(&address).is_some_and(|window| {
-            window.failures >= Self::PER_WINDOW_MAX && now.saturating_sub(window.start) < Self::WINDOW
+            window.failures >= Self::PER_WINDOW_MAX
+                && now.saturating_sub(window.start) < Self::WINDOW
         })
     }
 
@@ -129,9 +142,15 @@ impl Attempts {
                 map.clear();
             }
         }
-        let window = map.entry(address).or_insert(Window { start: now, failures: 0 });
+        let window = map.entry(address).or_insert(Window {
+            start: now,
+            failures: 0,
+        });
         if now.saturating_sub(window.start) >= Self::WINDOW {
-            *window = Window { start: now, failures: 0 };
+            *window = Window {
+                start: now,
+                failures: 0,
+            };
         }
         window.failures += 1;
     }
@@ -147,9 +166,13 @@ mod tests {
     fn parts(authorization: Option<&str>) -> Parts {
         let mut request = http::Request::new(());
         if let Some(value) = authorization {
-            request.headers_mut().insert(AUTHORIZATION, value.parse().unwrap());
+            request
+                .headers_mut()
+                .insert(AUTHORIZATION, value.parse().unwrap());
         }
-        request.extensions_mut().insert(RemoteAddress("10.0.0.9:1".parse().unwrap()));
+        request
+            .extensions_mut()
+            .insert(RemoteAddress("10.0.0.9:1".parse().unwrap()));
         request.into_parts().0
     }
 
@@ -165,7 +188,14 @@ mod tests {
         assert!(who(&basic_value("server:s")).unwrap().is_server());
         let agent = who(&basic_value("node:a")).unwrap();
         assert!(agent.is_node() && !agent.is_server() && agent.node_name().is_none());
-        for bad in ["", "Basic", "Basic %%", "Bearer s", &basic_value("server"), &basic_value("server:a")] {
+        for bad in [
+            "",
+            "Basic",
+            "Basic %%",
+            "Bearer s",
+            &basic_value("server"),
+            &basic_value("server:a"),
+        ] {
             assert_eq!(who(bad), Err(Refusal::Unauthorized), "{bad}");
         }
         let mut with_certificate = parts(None);
@@ -184,12 +214,16 @@ mod tests {
     fn guessing_is_slowed() {
         let passwd = Passwd::new(&Secret::new("s"), &Secret::new("a"));
         let attempts = Attempts::default();
-        let who = |text: &str, now| identify(&parts(Some(&basic_value(text))), &passwd, &attempts, now);
+        let who =
+            |text: &str, now| identify(&parts(Some(&basic_value(text))), &passwd, &attempts, now);
         for _ in 0..Attempts::PER_WINDOW_MAX {
             assert_eq!(who("server:x", Duration::ZERO), Err(Refusal::Unauthorized));
         }
         // Even the right one is not looked at now, so an answer tells nothing.
-        assert_eq!(who("server:s", Duration::ZERO), Err(Refusal::TooManyAttempts));
+        assert_eq!(
+            who("server:s", Duration::ZERO),
+            Err(Refusal::TooManyAttempts)
+        );
         assert!(who("server:s", Attempts::WINDOW).is_ok());
     }
 }

@@ -45,7 +45,11 @@ pub(crate) struct NodePasswords {
 
 impl NodePasswords {
     pub(crate) fn new(cost: u8) -> Self {
-        Self { hashing: Semaphore::new(HASHES_AT_ONCE), verified: Mutex::new(HashMap::new()), cost }
+        Self {
+            hashing: Semaphore::new(HASHES_AT_ONCE),
+            verified: Mutex::new(HashMap::new()),
+            cost,
+        }
     }
 
     /// Lets the node in if the password is the one it came with first. Asks the API every time
@@ -64,11 +68,17 @@ impl NodePasswords {
             match status {
                 StatusCode::OK => return self.verify(node, password, &body).await,
                 StatusCode::NOT_FOUND => {}
-                other => return Err(Refusal::Unavailable(format!("the node password cannot be read: {other}"))),
+                other => {
+                    return Err(Refusal::Unavailable(format!(
+                        "the node password cannot be read: {other}"
+                    )));
+                }
             }
             let mut salt = [0; 8];
             rng.fill(&mut salt);
-            let hash = self.hash(password.clone(), salt.to_vec(), self.cost, 8, 1).await?;
+            let hash = self
+                .hash(password.clone(), salt.to_vec(), self.cost, 8, 1)
+                .await?;
             let secret = json!({
                 "apiVersion": "v1",
                 "kind": "Secret",
@@ -81,26 +91,52 @@ impl NodePasswords {
             match status {
                 StatusCode::CREATED | StatusCode::OK => return Ok(()),
                 StatusCode::CONFLICT => {}
-                other => return Err(Refusal::Unavailable(format!("the node password cannot be stored: {other}"))),
+                other => {
+                    return Err(Refusal::Unavailable(format!(
+                        "the node password cannot be stored: {other}"
+                    )));
+                }
             }
         }
-        Err(Refusal::Unavailable("the node password is being changed".to_owned()))
+        Err(Refusal::Unavailable(
+            "the node password is being changed".to_owned(),
+        ))
     }
 
     async fn verify(&self, node: &str, password: &Secret, secret: &Value) -> Result<(), Refusal> {
-        let stored = secret["data"]["hash"].as_str().and_then(|text| STANDARD.decode(text).ok());
+        let stored = secret["data"]["hash"]
+            .as_str()
+            .and_then(|text| STANDARD.decode(text).ok());
         let stored = stored.and_then(|bytes| String::from_utf8(bytes).ok());
         let Some(stored) = stored else {
-            return Err(Refusal::Unavailable(format!("the stored password of node {node} cannot be read")));
+            return Err(Refusal::Unavailable(format!(
+                "the stored password of node {node} cannot be read"
+            )));
         };
         let digest = sha256_hex(format!("{stored}\n{}", password.expose()).as_bytes());
-        if self.verified.lock().unwrap_or_else(PoisonError::into_inner).get(node) == Some(&digest) {
+        if self
+            .verified
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(node)
+            == Some(&digest)
+        {
             return Ok(());
         }
         let Some(parsed) = Parsed::parse(&stored) else {
-            return Err(Refusal::Unavailable(format!("the stored password of node {node} cannot be read")));
+            return Err(Refusal::Unavailable(format!(
+                "the stored password of node {node} cannot be read"
+            )));
         };
-        let hash = self.hash(password.clone(), parsed.salt, parsed.cost, parsed.r, parsed.p).await?;
+        let hash = self
+            .hash(
+                password.clone(),
+                parsed.salt,
+                parsed.cost,
+                parsed.r,
+                parsed.p,
+            )
+            .await?;
         if !constant_time_eq(hash.as_bytes(), stored.as_bytes()) {
             return Err(Refusal::Mismatch);
         }
@@ -112,7 +148,14 @@ impl NodePasswords {
         Ok(())
     }
 
-    async fn hash(&self, password: Secret, salt: Vec<u8>, cost: u8, r: u32, p: u32) -> Result<String, Refusal> {
+    async fn hash(
+        &self,
+        password: Secret,
+        salt: Vec<u8>,
+        cost: u8,
+        r: u32,
+        p: u32,
+    ) -> Result<String, Refusal> {
         let unavailable = || Refusal::Unavailable("the node password cannot be hashed".to_owned());
         let _slot = self.hashing.acquire().await.map_err(|_| unavailable())?;
         tokio::task::spawn_blocking(move || hash(&password, &salt, cost, r, p))
@@ -127,7 +170,11 @@ fn hash(password: &Secret, salt: &[u8], cost: u8, r: u32, p: u32) -> Option<Stri
     let params = scrypt::Params::new(cost, r, p).ok()?;
     let mut output = [0; 64];
     scrypt::scrypt(password.expose().as_bytes(), salt, &params, &mut output).ok()?;
-    Some(format!("$1:{}:{cost}:{r}:{p}:{}", hex_encode(salt), STANDARD_NO_PAD.encode(output)))
+    Some(format!(
+        "$1:{}:{cost}:{r}:{p}:{}",
+        hex_encode(salt),
+        STANDARD_NO_PAD.encode(output)
+    ))
 }
 
 /// Parameters of a stored hash, bounded so that a forged secret cannot cost the server more
@@ -143,9 +190,14 @@ impl Parsed {
     fn parse(text: &str) -> Option<Self> {
         let mut fields = text.strip_prefix("$1:")?.split(':');
         let salt = hex_decode(fields.next()?)?;
-        let (cost, r, p) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let (cost, r, p) = (
+            fields.next()?.parse().ok()?,
+            fields.next()?.parse().ok()?,
+            fields.next()?.parse().ok()?,
+        );
         fields.next()?;
-        let fits = fields.next().is_none() && (1..=16).contains(&cost) && (1..=8).contains(&r) && p == 1;
+        let fits =
+            fields.next().is_none() && (1..=16).contains(&cost) && (1..=8).contains(&r) && p == 1;
         (fits && salt.len() <= 64).then_some(Self { salt, cost, r, p })
     }
 }
@@ -159,14 +211,28 @@ mod tests {
     #[test]
     fn the_format_is_k3s() {
         let text = hash(&Secret::new("node-password"), b"saltsalt", 4, 8, 1).unwrap();
-        assert_eq!(text, "$1:73616c7473616c74:4:8:1:tdHLEvjF0pGP6hfoX6vYDfHjREH4W/TrTmAJo9gs3dUfZO6yhx3M8BYhvsJKwZ82nmmKqKj9ZHsawA7bS30WVg");
+        assert_eq!(
+            text,
+            "$1:73616c7473616c74:4:8:1:tdHLEvjF0pGP6hfoX6vYDfHjREH4W/TrTmAJo9gs3dUfZO6yhx3M8BYhvsJKwZ82nmmKqKj9ZHsawA7bS30WVg"
+        );
         let parsed = Parsed::parse(&text).unwrap();
-        assert_eq!((parsed.salt, parsed.cost, parsed.r, parsed.p), (b"saltsalt".to_vec(), 4, 8, 1));
+        assert_eq!(
+            (parsed.salt, parsed.cost, parsed.r, parsed.p),
+            (b"saltsalt".to_vec(), 4, 8, 1)
+        );
     }
 
     #[test]
     fn forged_hashes_are_refused() {
-        for text in ["", "$1:", "$2:00:15:8:1:x", "$1:00:40:8:1:x", "$1:00:15:800:1:x", "$1:zz:15:8:1:x", "$1:00:15:8:1:x:y"] {
+        for text in [
+            "",
+            "$1:",
+            "$2:00:15:8:1:x",
+            "$1:00:40:8:1:x",
+            "$1:00:15:800:1:x",
+            "$1:zz:15:8:1:x",
+            "$1:00:15:8:1:x:y",
+        ] {
             assert!(Parsed::parse(text).is_none(), "{text}");
         }
     }

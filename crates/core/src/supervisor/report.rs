@@ -29,7 +29,9 @@ pub(crate) async fn report(shared: &Shared, local_only: bool) -> ClusterReport {
         ..ClusterReport::default()
     };
     let Some(opened) = shared.opened() else {
-        report.advice.push("the datastore is not open yet".to_owned());
+        report
+            .advice
+            .push("the datastore is not open yet".to_owned());
         return report;
     };
     report.ready = opened.api.is_ready();
@@ -41,24 +43,33 @@ pub(crate) async fn report(shared: &Shared, local_only: bool) -> ClusterReport {
             report.database_size_bytes = status.size_bytes;
             report.writable = status.writable;
         }
-        Err(error) => report.advice.push(format!("the datastore gives no status: {error}")),
+        Err(error) => report
+            .advice
+            .push(format!("the datastore gives no status: {error}")),
     }
     let Some(cluster) = opened.store.cluster() else {
         report.tolerated_failures = Some(0);
         if matches!(config.store, Store::Kind(_)) {
-            report.advice.push("this datastore is not replicated: the data is on this server alone".to_owned());
+            report.advice.push(
+                "this datastore is not replicated: the data is on this server alone".to_owned(),
+            );
         }
         return report;
     };
     let status = match cluster.status().await {
         Ok(status) => status,
         Err(error) => {
-            report.advice.push(format!("the cluster gives no status: {error}"));
+            report
+                .advice
+                .push(format!("the cluster gives no status: {error}"));
             return report;
         }
     };
     fill(&mut report, &status);
-    let leader = status.members.into_iter().find(|member| Some(member.id) == status.leader);
+    let leader = status
+        .members
+        .into_iter()
+        .find(|member| Some(member.id) == status.leader);
     if let Some(leader) = leader.filter(|_| !local_only && !report.leader_view) {
         match ask_leader(shared, &leader).await {
             Some(view) if view.leader_view => {
@@ -81,9 +92,17 @@ fn fill(report: &mut ClusterReport, status: &ClusterStatus) {
     report.voters = status.voters();
     report.quorum = status.quorum();
     report.leader_view = status.leader == Some(status.local);
-    report.members = status.members.iter().map(|member| member_report(member, status)).collect();
+    report.members = status
+        .members
+        .iter()
+        .map(|member| member_report(member, status))
+        .collect();
     if report.leader_view {
-        let alive = report.members.iter().filter(|m| m.role == "voter" && m.reachable == Some(true)).count();
+        let alive = report
+            .members
+            .iter()
+            .filter(|m| m.role == "voter" && m.reachable == Some(true))
+            .count();
         report.tolerated_failures = Some(alive.saturating_sub(report.quorum));
     } else if status.leader.is_none() {
         report.tolerated_failures = Some(0);
@@ -93,7 +112,11 @@ fn fill(report: &mut ClusterReport, status: &ClusterStatus) {
 fn member_report(member: &Member, status: &ClusterStatus) -> MemberReport {
     let local = member.id == status.local;
     let leads = status.leader == Some(status.local);
-    let matched = if local { Some(status.last_index) } else { member.matched_index };
+    let matched = if local {
+        Some(status.last_index)
+    } else {
+        member.matched_index
+    };
     let reachable = if local {
         Some(true)
     } else if leads {
@@ -104,7 +127,11 @@ fn member_report(member: &Member, status: &ClusterStatus) -> MemberReport {
     MemberReport {
         id: member.id.to_string(),
         name: member.name.clone(),
-        node: member.name.rsplit_once('-').map_or(member.name.as_str(), |(node, _)| node).to_owned(),
+        node: member
+            .name
+            .rsplit_once('-')
+            .map_or(member.name.as_str(), |(node, _)| node)
+            .to_owned(),
         role: match member.role {
             MemberRole::Voter => "voter",
             MemberRole::Learner => "learner",
@@ -113,8 +140,12 @@ fn member_report(member: &Member, status: &ClusterStatus) -> MemberReport {
         leader: status.leader == Some(member.id),
         peer_urls: member.peer_urls.clone(),
         client_urls: member.client_urls.clone(),
-        lag: matched.filter(|_| leads).map(|index| status.last_index.saturating_sub(index)),
-        last_contact_ms: member.last_contact.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        lag: matched
+            .filter(|_| leads)
+            .map(|index| status.last_index.saturating_sub(index)),
+        last_contact_ms: member
+            .last_contact
+            .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         reachable,
     }
 }
@@ -127,11 +158,25 @@ fn advise(report: &mut ClusterReport) {
             report.quorum, report.voters
         ));
     }
-    for member in report.members.iter().filter(|member| member.reachable == Some(false)) {
-        advice.push(format!("server {} is not reachable; start it, or remove it if it is gone for good", member.node));
+    for member in report
+        .members
+        .iter()
+        .filter(|member| member.reachable == Some(false))
+    {
+        advice.push(format!(
+            "server {} is not reachable; start it, or remove it if it is gone for good",
+            member.node
+        ));
     }
-    for member in report.members.iter().filter(|member| member.role == "learner") {
-        advice.push(format!("server {} is catching up and does not vote yet", member.node));
+    for member in report
+        .members
+        .iter()
+        .filter(|member| member.role == "learner")
+    {
+        advice.push(format!(
+            "server {} is catching up and does not vote yet",
+            member.node
+        ));
     }
     match report.voters {
         1 => advice.push("a single server tolerates no failure; add two more".to_owned()),
@@ -146,20 +191,46 @@ fn advise(report: &mut ClusterReport) {
 
 async fn ask_leader(shared: &Shared, leader: &Member) -> Option<ClusterReport> {
     let host = leader.peer_urls.first().and_then(|url| url_host(url))?;
-    let url = format!("https://{host}:{}", shared.config.advertise_port.unwrap_or_else(|| shared.local.port()));
+    let url = format!(
+        "https://{host}:{}",
+        shared
+            .config
+            .advertise_port
+            .unwrap_or_else(|| shared.local.port())
+    );
     let layout = &shared.config.layout;
-    let (cert, key) = (layout.tls("client-supervisor.crt"), layout.tls("client-supervisor.key"));
-    let identity = tokio::task::spawn_blocking(move || Identity::load(&cert, &key)).await.ok()?.ok()?;
+    let (cert, key) = (
+        layout.tls("client-supervisor.crt"),
+        layout.tls("client-supervisor.key"),
+    );
+    let identity = tokio::task::spawn_blocking(move || Identity::load(&cert, &key))
+        .await
+        .ok()?
+        .ok()?;
     let ca = shared.identity.server_ca.cert_pem().to_owned().into();
     let server = Supervisor::with_identity(&url, None, ca, &identity, LEADER_TIMEOUT).ok()?;
-    tokio::time::timeout(LEADER_TIMEOUT, server.http().get_json("/v1-trivet/status?local=true")).await.ok()?.ok()
+    tokio::time::timeout(
+        LEADER_TIMEOUT,
+        server.http().get_json("/v1-trivet/status?local=true"),
+    )
+    .await
+    .ok()?
+    .ok()
 }
 
 /// Hosts of all members, as they stand in URLs.
 pub(crate) async fn member_hosts(opened: &Opened) -> Vec<String> {
-    let Some(cluster) = opened.store.cluster() else { return Vec::new() };
-    let Ok(status) = cluster.status().await else { return Vec::new() };
-    status.members.iter().filter_map(|member| url_host(member.peer_urls.first()?)).collect()
+    let Some(cluster) = opened.store.cluster() else {
+        return Vec::new();
+    };
+    let Ok(status) = cluster.status().await else {
+        return Vec::new();
+    };
+    status
+        .members
+        .iter()
+        .filter_map(|member| url_host(member.peer_urls.first()?))
+        .collect()
 }
 
 /// The host of `https://host:port`, in brackets where it is an IPv6 address.
@@ -207,7 +278,10 @@ mod tests {
     }
 
     fn made(status: &ClusterStatus, writable: bool) -> ClusterReport {
-        let mut report = ClusterReport { writable, ..ClusterReport::default() };
+        let mut report = ClusterReport {
+            writable,
+            ..ClusterReport::default()
+        };
         fill(&mut report, status);
         advise(&mut report);
         report
@@ -215,24 +289,60 @@ mod tests {
 
     #[test]
     fn the_leader_knows_who_is_missing() {
-        let report = made(&status(vec![member(1, None), member(2, Some(50)), member(3, Some(9000))], Some(1)), true);
-        assert_eq!((report.voters, report.quorum, report.tolerated_failures), (3, 2, Some(0)));
+        let report = made(
+            &status(
+                vec![member(1, None), member(2, Some(50)), member(3, Some(9000))],
+                Some(1),
+            ),
+            true,
+        );
+        assert_eq!(
+            (report.voters, report.quorum, report.tolerated_failures),
+            (3, 2, Some(0))
+        );
         assert_eq!(report.members[1].node, "server-2");
         assert_eq!(report.members[1].lag, Some(10));
         assert_eq!(report.members[2].reachable, Some(false));
-        assert!(report.advice.iter().any(|line| line.contains("server-3")), "{:?}", report.advice);
+        assert!(
+            report.advice.iter().any(|line| line.contains("server-3")),
+            "{:?}",
+            report.advice
+        );
     }
 
     #[test]
     fn even_numbers_and_lost_quorums_are_commented() {
-        let report = made(&status(vec![member(1, None), member(2, Some(5))], Some(1)), true);
+        let report = made(
+            &status(vec![member(1, None), member(2, Some(5))], Some(1)),
+            true,
+        );
         assert_eq!(report.tolerated_failures, Some(0));
-        assert!(report.advice.iter().any(|line| line.contains("2 servers tolerate")), "{:?}", report.advice);
-        let report = made(&status(vec![member(1, None), member(2, None), member(3, None)], None), false);
+        assert!(
+            report
+                .advice
+                .iter()
+                .any(|line| line.contains("2 servers tolerate")),
+            "{:?}",
+            report.advice
+        );
+        let report = made(
+            &status(
+                vec![member(1, None), member(2, None), member(3, None)],
+                None,
+            ),
+            false,
+        );
         assert_eq!(report.tolerated_failures, Some(0));
         assert!(report.advice[0].starts_with("no quorum: 2 of 3"));
         // A follower alone cannot tell.
-        assert_eq!(made(&status(vec![member(1, None), member(2, None)], Some(2)), true).tolerated_failures, None);
+        assert_eq!(
+            made(
+                &status(vec![member(1, None), member(2, None)], Some(2)),
+                true
+            )
+            .tolerated_failures,
+            None
+        );
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trivet_core::{ControlPlane, StartError, tokens};
-use trivet_datastore::{Datastore, KeyRange, MemoryStore, RangeRequest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use trivet_core::{ControlPlane, StartError, StorePorts, tokens};
+use trivet_datastore::{KeyRange, MemoryStore, RangeRequest};
 use trivet_https::Client;
 use trivet_join::Token;
 use trivet_pki::{ALPN_HTTP, Identity, ServerTrust};
@@ -15,46 +16,113 @@ use crate::world::{Machine, Pretended, secret, start};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_server_has_k3s_files_and_a_restart_keeps_them() {
     let (machine, store) = (Machine::new("server-1"), Pretended::default());
-    let running = start(machine.server(&store).token(secret("hunter2")).tls_san(vec!["api.example".into()])).await;
+    let running = start(
+        machine
+            .server(&store)
+            .token(secret("hunter2"))
+            .tls_san(vec!["api.example".into()]),
+    )
+    .await;
     let url = running.url();
     let server = machine.data().join("server");
     let text = |name: &str| std::fs::read_to_string(server.join(name)).unwrap();
-    let mode = |name: &str| std::fs::metadata(server.join(name)).unwrap().permissions().mode() & 0o777;
+    let mode = |name: &str| {
+        std::fs::metadata(server.join(name))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777
+    };
 
     let token = Token::parse(&text("token")).unwrap();
     assert_eq!(token.password().expose(), "hunter2");
     let ca = text("tls/server-ca.crt");
-    assert_eq!(token.ca_hash.unwrap(), trivet_pki::ca_hash(ca.as_bytes()).unwrap());
+    assert_eq!(
+        token.ca_hash.unwrap(),
+        trivet_pki::ca_hash(ca.as_bytes()).unwrap()
+    );
     assert_eq!(text("node-token"), text("token"));
     assert_eq!(text("agent-token"), text("token"));
-    assert_eq!(text("cred/passwd"), "hunter2,node,node,k3s:agent\nhunter2,server,server,k3s:server\n");
-    assert_eq!(tokens::server_token(&machine.data()).unwrap().unwrap().expose(), text("token").trim());
-    for secret in ["token", "cred/passwd", "tls/server-ca.key", "tls/service.key", "tls/client-admin.key"] {
+    assert_eq!(
+        text("cred/passwd"),
+        "hunter2,node,node,k3s:agent\nhunter2,server,server,k3s:server\n"
+    );
+    assert_eq!(
+        tokens::server_token(&machine.data())
+            .unwrap()
+            .unwrap()
+            .expose(),
+        text("token").trim()
+    );
+    for secret in [
+        "token",
+        "cred/passwd",
+        "tls/server-ca.key",
+        "tls/service.key",
+        "tls/client-admin.key",
+    ] {
         assert_eq!(mode(secret), 0o600, "{secret}");
     }
     assert_eq!(mode(""), 0o700);
 
     let kubeconfig = std::fs::read_to_string(running.kubeconfig_path().unwrap()).unwrap();
-    assert!(kubeconfig.contains(&format!("server: {url}")), "{kubeconfig}");
-    let mode = std::fs::metadata(running.kubeconfig_path().unwrap()).unwrap().permissions().mode();
+    assert!(
+        kubeconfig.contains(&format!("server: {url}")),
+        "{kubeconfig}"
+    );
+    let mode = std::fs::metadata(running.kubeconfig_path().unwrap())
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o640);
 
     // The administrator's certificate works, under every name of the server.
-    let admin = Identity::load(&server.join("tls/client-admin.crt"), &server.join("tls/client-admin.key")).unwrap();
-    let tls = trivet_pki::client_config(ServerTrust::Pinned(ca.as_bytes()), Some(&admin), ALPN_HTTP).unwrap();
-    for name in ["127.0.0.1", "localhost", "kubernetes.default.svc.cluster.local", "10.43.0.1", "server-1", "api.example"] {
-        let client = Client::builder(&url, tls.clone()).unwrap().server_name(name).build().unwrap();
-        let namespace: serde_json::Value = client.get_json("/api/v1/namespaces/kube-system").await.unwrap();
+    let admin = Identity::load(
+        &server.join("tls/client-admin.crt"),
+        &server.join("tls/client-admin.key"),
+    )
+    .unwrap();
+    let tls =
+        trivet_pki::client_config(ServerTrust::Pinned(ca.as_bytes()), Some(&admin), ALPN_HTTP)
+            .unwrap();
+    for name in [
+        "127.0.0.1",
+        "localhost",
+        "kubernetes.default.svc.cluster.local",
+        "10.43.0.1",
+        "server-1",
+        "api.example",
+    ] {
+        let client = Client::builder(&url, tls.clone())
+            .unwrap()
+            .server_name(name)
+            .build()
+            .unwrap();
+        let namespace: serde_json::Value = client
+            .get_json("/api/v1/namespaces/kube-system")
+            .await
+            .unwrap();
         assert_eq!(namespace["metadata"]["name"], "kube-system", "{name}");
     }
-    let stranger = Client::builder(&url, tls).unwrap().server_name("elsewhere.example").build().unwrap();
+    let stranger = Client::builder(&url, tls)
+        .unwrap()
+        .server_name("elsewhere.example")
+        .build()
+        .unwrap();
     assert!(stranger.get("/version").await.is_err());
 
     // The shared files are in the store, encrypted with the token, under K3s's key.
     let range = KeyRange::Prefix("/bootstrap/".into());
     let page = running
         .datastore()
-        .range(RangeRequest { range, after: None, limit: 0, at: None, serializable: false, count_only: false })
+        .range(RangeRequest {
+            range,
+            after: None,
+            limit: 0,
+            at: None,
+            serializable: false,
+            count_only: false,
+        })
         .await
         .unwrap();
     let hash = trivet_pki::sha256_hex(b"hunter2");
@@ -62,34 +130,65 @@ async fn a_new_server_has_k3s_files_and_a_restart_keeps_them() {
     assert_eq!(page.items[0].key, format!("/bootstrap/{}", &hash[..12]));
 
     let report = trivet_core::status(&machine.data(), None).await.unwrap();
-    assert_eq!((report.node.as_str(), report.voters, report.tolerated_failures), ("server-1", 1, Some(0)));
+    assert_eq!(
+        (
+            report.node.as_str(),
+            report.voters,
+            report.tolerated_failures
+        ),
+        ("server-1", 1, Some(0))
+    );
     assert!(report.ready && report.writable);
-    assert!(report.members[0].name.starts_with("server-1-"), "{report:?}");
+    assert!(
+        report.members[0].name.starts_with("server-1-"),
+        "{report:?}"
+    );
     running.shutdown().await;
 
     // A restart needs neither token nor flags, and changes no identity.
     let before = machine.files();
-    let running = start(machine.server(&store)).await;
+    let running = start(machine.server(&store).tls_san(vec!["api.example".into()])).await;
     running.shutdown().await;
     let after = machine.files();
-    for name in ["server/tls", "server/cred/passwd", "server/token", "server/db/member-name"] {
+    for name in [
+        "server/tls",
+        "server/cred/passwd",
+        "server/token",
+        "server/db/member-name",
+    ] {
         let path = machine.data().join(name);
-        let kept = |files: &std::collections::BTreeMap<std::path::PathBuf, Vec<u8>>| {
-            files.iter().filter(|(file, _)| file.starts_with(&path)).map(|(f, c)| (f.clone(), c.clone())).collect::<Vec<_>>()
-        };
-        assert_eq!(kept(&before), kept(&after), "{name}");
+        for (file, content) in before.iter().filter(|(file, _)| file.starts_with(&path)) {
+            assert!(
+                after.get(file) == Some(content),
+                "{} changed",
+                file.display()
+            );
+        }
     }
     assert_eq!(store.member_names().len(), 1);
 
     // Another token is noticed.
-    let error = machine.server(&store).token(secret("other")).build().unwrap().start().await.unwrap_err();
+    let error = machine
+        .server(&store)
+        .token(secret("other"))
+        .build()
+        .unwrap()
+        .start()
+        .await
+        .unwrap_err();
     assert!(matches!(error, StartError::OtherToken { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_can_have_a_token_of_their_own() {
     let (machine, store) = (Machine::new("server-1"), Pretended::default());
-    let running = start(machine.server(&store).token(secret("s")).agent_token(secret("a"))).await;
+    let running = start(
+        machine
+            .server(&store)
+            .token(secret("s"))
+            .agent_token(secret("a")),
+    )
+    .await;
     let text = std::fs::read_to_string(machine.data().join("server/agent-token")).unwrap();
     assert!(text.trim_end().ends_with("::node:a"), "{text}");
     assert_eq!(running.agent_token().password().expose(), "a");
@@ -113,12 +212,16 @@ async fn any_datastore_will_do_and_keeps_the_identity() {
     let ca = running.server_ca();
     drop(running);
     // Another machine with the same store and token serves the same cluster.
-    let error = server(&second, "wrong").build().unwrap().start().await.unwrap_err();
+    let error = server(&second, "wrong")
+        .build()
+        .unwrap()
+        .start()
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("another token"), "{error}");
     let running = start(server(&second, "t")).await;
     assert_eq!(running.server_ca(), ca);
     running.shutdown().await;
-    assert!(store.status().await.is_ok());
 }
 
 #[tokio::test]
@@ -131,8 +234,13 @@ async fn foreign_data_is_not_left_behind() {
     for builder in [
         machine.server(&store),
         machine.server(&store).cluster_init(true),
-        machine.server(&store).server_url("https://127.0.0.1:1").token(secret("t")),
-        machine.server(&store).datastore(Arc::new(MemoryStore::new())),
+        machine
+            .server(&store)
+            .server_url("https://127.0.0.1:1")
+            .token(secret("t")),
+        machine
+            .server(&store)
+            .datastore(Arc::new(MemoryStore::new())),
     ] {
         let error = builder.build().unwrap().start().await.unwrap_err();
         assert!(matches!(error, StartError::ForeignData { .. }), "{error}");
@@ -145,8 +253,20 @@ async fn foreign_data_is_not_left_behind() {
     let other = Machine::new("server-2");
     std::fs::create_dir_all(other.data().join("server/db/pretended")).unwrap();
     std::fs::write(other.data().join("server/db/pretended/data"), "").unwrap();
-    let builder = other.server(&store).datastore(Arc::new(MemoryStore::new())).probe(Arc::new(store.clone()));
-    assert_eq!(builder.build().unwrap().start().await.unwrap_err().exit_code(), 3);
+    let builder = other
+        .server(&store)
+        .datastore(Arc::new(MemoryStore::new()))
+        .probe(Arc::new(store.clone()));
+    assert_eq!(
+        builder
+            .build()
+            .unwrap()
+            .start()
+            .await
+            .unwrap_err()
+            .exit_code(),
+        3
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,35 +274,94 @@ async fn a_wiped_server_does_not_found_a_second_cluster() {
     let store = Pretended::default();
     let (first, second) = (Machine::new("server-1"), Machine::new("server-2"));
     let one = start(first.server(&store).token(secret("t"))).await;
-    let two = start(second.server(&store).token(secret("t")).server_url(one.url())).await;
+    let builder = second.server(&store).bind([127, 0, 0, 2].into(), 0);
+    let two = start(builder.token(secret("t")).server_url(one.url())).await;
     let marker = first.data().join("agent/etc/trivet-cluster.json");
+    let other = format!("127.0.0.2:{}", one.local_addr().port());
     let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
-    while !std::fs::read_to_string(&marker).is_ok_and(|text| text.contains("127.0.0.1:")) && tokio::time::Instant::now() < deadline {
-        // The pretended members share one address, so wait for the file alone.
-        if marker.exists() {
-            break;
-        }
+    while !std::fs::read_to_string(&marker).is_ok_and(|text| text.contains(&other)) {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the other server is not remembered"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     one.shutdown().await;
-    let text = std::fs::read_to_string(&marker).unwrap();
-    let text = text.replace("\"otherServers\": []", "\"otherServers\": [\"127.0.0.2:6443\"]");
-    std::fs::write(&marker, text).unwrap();
 
     std::fs::remove_dir_all(first.data().join("server")).unwrap();
     let before = first.files();
-    let error = first.server(&store).token(secret("t")).cluster_init(true).build().unwrap().start().await.unwrap_err();
+    let error = first
+        .server(&store)
+        .token(secret("t"))
+        .cluster_init(true)
+        .build()
+        .unwrap()
+        .start()
+        .await
+        .unwrap_err();
     assert_eq!(error.exit_code(), 5);
-    assert!(error.to_string().contains("--server https://127.0.0.2:6443"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("--server https://{other}")),
+        "{error}"
+    );
     assert_eq!(first.files(), before);
     two.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_server_that_a_living_cluster_still_counts_on_does_not_found_one() {
+    let (machine, store) = (Machine::new("server-1"), Pretended::default());
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let member = tokio::spawn(async move {
+        loop {
+            if let Ok(mut stream) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await {
+                // The start of a TLS handshake.
+                let _ = stream.write_all(&[0x16, 0x03, 0x01, 0x00]).await;
+                let _ = stream.read_u8().await;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let ports = StorePorts {
+        client: 0,
+        peer: port,
+        metrics: None,
+    };
+    let builder = machine
+        .server(&store)
+        .store_ports(ports)
+        .founding_watch(Duration::from_secs(10));
+    let error = builder
+        .cluster_init(true)
+        .build()
+        .unwrap()
+        .start()
+        .await
+        .unwrap_err();
+    member.abort();
+    assert!(matches!(error, StartError::LivingCluster { .. }), "{error}");
+    assert_eq!(error.exit_code(), 5);
+    assert!(machine.files().is_empty());
 }
 
 #[tokio::test]
 async fn a_full_token_does_not_found_a_cluster() {
     let (machine, store) = (Machine::new("server-1"), Pretended::default());
     let token = format!("K10{}::server:t", "a".repeat(64));
-    let error = machine.server(&store).token(secret(&token)).build().unwrap().start().await.unwrap_err();
+    let error = machine
+        .server(&store)
+        .token(secret(&token))
+        .build()
+        .unwrap()
+        .start()
+        .await
+        .unwrap_err();
     assert_eq!(error.exit_code(), 5);
     assert!(machine.files().is_empty());
 }
@@ -203,8 +382,16 @@ async fn a_server_without_a_quorum_says_so_and_goes_on_waiting() {
     let (machine, store) = (Machine::new("server-1"), Pretended::default());
     start(machine.server(&store)).await.shutdown().await;
     store.set_writable(false);
-    let running = machine.server(&store).build().unwrap().start().await.unwrap();
-    let supervisor = trivet_core::administrator(&machine.data(), None).await.unwrap();
+    let running = machine
+        .server(&store)
+        .build()
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
+    let supervisor = trivet_core::administrator(&machine.data(), None)
+        .await
+        .unwrap();
     supervisor.ping().await.unwrap();
     assert!(!running.is_ready());
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
@@ -215,10 +402,18 @@ async fn a_server_without_a_quorum_says_so_and_goes_on_waiting() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    assert!(report.waiting.unwrap().reason.starts_with("no quorum: 1 of 1"));
+    assert!(
+        report
+            .waiting
+            .unwrap()
+            .reason
+            .starts_with("no quorum: 1 of 1")
+    );
     assert!(!report.writable && !report.ready);
     store.set_writable(true);
-    tokio::time::timeout(Duration::from_secs(20), running.ready()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), running.ready())
+        .await
+        .unwrap();
     assert!(running.waiting().is_none());
     running.shutdown().await;
 }

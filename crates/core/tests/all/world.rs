@@ -11,9 +11,10 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use trivet_core::{ControlPlane, ControlPlaneBuilder, Running, StorePorts};
 use trivet_datastore::{
-    Backend, BackendConfig, Cluster, ClusterStart, ClusterStatus, Datastore, DeleteRequest, ExportStream, Footprint,
-    Lease, LeaseId, Member, MemberId, MemberRole, MemoryStore, PutRequest, RangePage, RangeRequest, ReadOnlyDir,
-    Result, Revision, StoreStatus, WatchRequest, WatchStream, WriteOutcome,
+    Backend, BackendConfig, Cluster, ClusterStart, ClusterStatus, Datastore, DeleteRequest,
+    ExportStream, Footprint, Lease, LeaseId, Member, MemberId, MemberRole, MemoryStore, PutRequest,
+    RangePage, RangeRequest, ReadOnlyDir, Result, Revision, StoreStatus, WatchRequest, WatchStream,
+    WriteOutcome,
 };
 use trivet_env::{Clock, Env};
 use trivet_pki::Secret;
@@ -21,7 +22,7 @@ use trivet_pki::Secret;
 /// One pretended cluster: all members share a store in memory. Keeps a file in the data
 /// directory, so that a restart is a resume.
 #[derive(Clone, Default)]
-pub struct Pretended(Arc<Inner>);
+pub(crate) struct Pretended(Arc<Inner>);
 
 struct Inner {
     store: MemoryStore,
@@ -31,17 +32,27 @@ struct Inner {
 
 impl Default for Inner {
     fn default() -> Self {
-        Self { store: MemoryStore::new(), members: Mutex::default(), writable: Mutex::new(true) }
+        Self {
+            store: MemoryStore::new(),
+            members: Mutex::default(),
+            writable: Mutex::new(true),
+        }
     }
 }
 
 impl Pretended {
-    pub fn set_writable(&self, writable: bool) {
+    pub(crate) fn set_writable(&self, writable: bool) {
         *self.0.writable.lock().unwrap() = writable;
     }
 
-    pub fn member_names(&self) -> Vec<String> {
-        self.0.members.lock().unwrap().iter().map(|member| member.name.clone()).collect()
+    pub(crate) fn member_names(&self) -> Vec<String> {
+        self.0
+            .members
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|member| member.name.clone())
+            .collect()
     }
 }
 
@@ -74,7 +85,9 @@ impl Backend for Pretended {
             trivet_pki::load_pem(&tls.ca).unwrap();
         }
         let mut members = self.0.members.lock().unwrap();
-        let known = members.iter().position(|member| member.name == cluster.member_name);
+        let known = members
+            .iter()
+            .position(|member| member.name == cluster.member_name);
         let index = match (&cluster.start, known) {
             (_, Some(index)) => index,
             (ClusterStart::Resume, None) => panic!("a member that is unknown cannot resume"),
@@ -101,7 +114,10 @@ impl Backend for Pretended {
         let dir = config.db_dir.join("pretended");
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("data"), "data").unwrap();
-        Ok(Arc::new(Store { world: self.clone(), local: MemberId(index as u64 + 1) }))
+        Ok(Arc::new(Store {
+            world: self.clone(),
+            local: MemberId(index as u64 + 1),
+        }))
     }
 }
 
@@ -144,13 +160,19 @@ impl Datastore for Store {
     }
     async fn status(&self) -> Result<StoreStatus> {
         let status = self.inner().status().await?;
-        Ok(StoreStatus { writable: *self.world.0.writable.lock().unwrap(), ..status })
+        Ok(StoreStatus {
+            writable: *self.world.0.writable.lock().unwrap(),
+            ..status
+        })
     }
     async fn export(&self) -> Result<ExportStream> {
         self.inner().export().await
     }
     fn cluster(&self) -> Option<Arc<dyn Cluster>> {
-        Some(Arc::new(View { world: self.world.clone(), local: self.local }))
+        Some(Arc::new(View {
+            world: self.world.clone(),
+            local: self.local,
+        }))
     }
     /// The other members go on.
     async fn shutdown(&self) {}
@@ -177,7 +199,12 @@ impl Cluster for View {
         })
     }
     async fn remove_member(&self, id: MemberId) -> Result<()> {
-        self.world.0.members.lock().unwrap().retain(|member| member.id != id);
+        self.world
+            .0
+            .members
+            .lock()
+            .unwrap()
+            .retain(|member| member.id != id);
         Ok(())
     }
     async fn transfer_leadership(&self, _: Option<MemberId>) -> Result<()> {
@@ -186,35 +213,42 @@ impl Cluster for View {
 }
 
 /// A machine: a directory that outlives its servers.
-pub struct Machine {
-    pub dir: TempDir,
-    pub name: &'static str,
+pub(crate) struct Machine {
+    pub(crate) dir: TempDir,
+    pub(crate) name: &'static str,
 }
 
 impl Machine {
-    pub fn new(name: &'static str) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), name }
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            name,
+        }
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
     /// Settings of a server of this machine.
-    pub fn server(&self, backend: &Pretended) -> ControlPlaneBuilder {
+    pub(crate) fn server(&self, backend: &Pretended) -> ControlPlaneBuilder {
         ControlPlane::builder()
             .data_dir(self.data())
             .backend(Arc::new(backend.clone()))
             .node_name(self.name)
             .bind([127, 0, 0, 1].into(), 0)
-            .store_ports(StorePorts { client: 0, peer: 0, metrics: None })
+            .store_ports(StorePorts {
+                client: 0,
+                peer: 0,
+                metrics: None,
+            })
             .write_kubeconfig(self.dir.path().join("k3s.yaml"), 0o640)
             .founding_watch(Duration::from_millis(20))
             .join_timeout(Duration::from_millis(50))
     }
 
     /// Every file below the machine's directory with its content.
-    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub(crate) fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut found = BTreeMap::new();
         walk(self.dir.path(), &mut found);
         found
@@ -234,18 +268,20 @@ fn walk(dir: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
-pub async fn start(builder: ControlPlaneBuilder) -> Running {
+pub(crate) async fn start(builder: ControlPlaneBuilder) -> Running {
     let running = builder.build().unwrap().start().await.unwrap();
-    tokio::time::timeout(Duration::from_secs(20), running.ready()).await.expect("the API gets ready");
+    tokio::time::timeout(Duration::from_secs(20), running.ready())
+        .await
+        .expect("the API gets ready");
     running
 }
 
-pub fn secret(text: &str) -> Secret {
+pub(crate) fn secret(text: &str) -> Secret {
     Secret::new(text)
 }
 
 /// The real world with another clock.
-pub fn env_at(wall: SystemTime) -> Env {
+pub(crate) fn env_at(wall: SystemTime) -> Env {
     struct Shifted(SystemTime);
     impl Clock for Shifted {
         fn wall(&self) -> SystemTime {
@@ -255,5 +291,8 @@ pub fn env_at(wall: SystemTime) -> Env {
             Duration::ZERO
         }
     }
-    Env { clock: Arc::new(Shifted(wall)), ..Env::real() }
+    Env {
+        clock: Arc::new(Shifted(wall)),
+        ..Env::real()
+    }
 }

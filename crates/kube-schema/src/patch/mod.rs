@@ -1,5 +1,6 @@
 //! Patches: RFC 6902, RFC 7386 and strategic merge by the field tables.
 
+mod json;
 mod strategic;
 
 use serde_json::Value;
@@ -53,6 +54,9 @@ pub enum PatchError {
     /// More than [`MAX_OPERATIONS`].
     #[error("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {0}")]
     TooManyOperations(usize),
+    /// The result would be larger or deeper than objects may be.
+    #[error("the patch makes the object too large or nests it too deep")]
+    TooLarge,
     /// An operation does not apply to the object, or a test failed.
     #[error("the server rejected our request due to an error in our request")]
     DoesNotApply(String),
@@ -64,7 +68,9 @@ impl PatchError {
         match self {
             PatchError::Body(error) => error.status(),
             PatchError::Malformed(text) => Status::bad_request(text.clone()),
-            PatchError::TooManyOperations(_) => Status::request_too_large(self.to_string()),
+            PatchError::TooManyOperations(_) | PatchError::TooLarge => {
+                Status::request_too_large(self.to_string())
+            }
             PatchError::DoesNotApply(detail) => {
                 Status::unprocessable(info, name, format!("{self}: {detail}"))
             }
@@ -83,7 +89,7 @@ pub fn apply(
     let patch = codec::parse_text(body, MediaType::Json)?;
     let mut patched = current.clone();
     match kind {
-        PatchKind::Json => json_patch(&mut patched, patch)?,
+        PatchKind::Json => json::apply(&mut patched, patch)?,
         PatchKind::Merge => {
             require_object(&patch)?;
             json_patch::merge(&mut patched, &patch);
@@ -101,14 +107,4 @@ fn require_object(patch: &Value) -> Result<(), PatchError> {
         true => Ok(()),
         false => Err(PatchError::Malformed("the patch must be an object".into())),
     }
-}
-
-fn json_patch(object: &mut Value, patch: Value) -> Result<(), PatchError> {
-    let operations = patch.as_array().map_or(0, Vec::len);
-    if operations > MAX_OPERATIONS {
-        return Err(PatchError::TooManyOperations(operations));
-    }
-    let patch: json_patch::Patch = serde_json::from_value(patch)
-        .map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
-    json_patch::patch(object, &patch).map_err(|e| PatchError::DoesNotApply(e.to_string()))
 }

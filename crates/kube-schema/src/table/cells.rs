@@ -1,4 +1,4 @@
-//! Cells of the smaller kinds, and helpers for all.
+//! Cells of the smaller kinds, and what all printers share.
 
 use serde_json::{Map, Value};
 

@@ -91,6 +91,22 @@ fn chosen_zeros_survive_and_empty_fields_do_not() {
     );
 }
 
+#[test]
+fn bodies_recorded_from_kubectl() {
+    let mut count = 0;
+    for line in include_str!("../fixtures/kubectl-1.32.txt").lines().skip(2) {
+        let (hex, object) = line.split_once(' ').unwrap();
+        let bytes: Vec<u8> = (0..hex.len() / 2)
+            .map(|index| u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).unwrap())
+            .collect();
+        let decoded = codec::decode(&bytes, MediaType::Protobuf).unwrap();
+        let expected: Value = serde_json::from_str(object).unwrap();
+        assert_eq!(decoded.value, expected);
+        count += 1;
+    }
+    assert!(count >= 12, "{count}");
+}
+
 /// Every special message and embedded struct at least once.
 fn samples() -> Vec<Value> {
     vec![

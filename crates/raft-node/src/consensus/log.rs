@@ -53,7 +53,9 @@ impl LogStore {
     }
 
     pub(crate) fn identity(&self) -> io::Result<Option<proto::Identity>> {
-        let Some(bytes) = self.wal.meta(IDENTITY) else { return Ok(None) };
+        let Some(bytes) = self.wal.meta(IDENTITY) else {
+            return Ok(None);
+        };
         let identity = proto::Identity::decode(bytes).map_err(io::Error::other)?;
         Ok(Some(identity))
     }
@@ -63,13 +65,17 @@ impl LogStore {
     }
 
     pub(crate) fn membership(&self) -> io::Result<Option<StoredMembership>> {
-        let Some(bytes) = self.wal.meta(MEMBERSHIP) else { return Ok(None) };
+        let Some(bytes) = self.wal.meta(MEMBERSHIP) else {
+            return Ok(None);
+        };
         Ok(Some(codec::decode_stored_membership(bytes)?))
     }
 
     /// Remembers the last applied membership. Durable before any later purge is.
     pub(crate) fn save_membership(&self, membership: &StoredMembership) -> io::Result<()> {
-        let saved = self.wal.put_meta_lazy(MEMBERSHIP, codec::encode_stored_membership(membership));
+        let saved = self
+            .wal
+            .put_meta_lazy(MEMBERSHIP, codec::encode_stored_membership(membership));
         self.checked(saved)
     }
 
@@ -122,7 +128,9 @@ impl LogStore {
         }
         let cached = match self.wal.read_cached(start..end, max_bytes) {
             // A log that was never purged may all the same begin later than asked for.
-            Err(trivet_wal::Error::OutOfRange { first, .. }) if self.wal.state().purged.is_none() && first > start => {
+            Err(trivet_wal::Error::OutOfRange { first, .. })
+                if self.wal.state().purged.is_none() && first > start =>
+            {
                 return Box::pin(self.read(first, end, max_bytes)).await;
             }
             cached => self.checked(cached)?,
@@ -131,9 +139,11 @@ impl LogStore {
             Some(entries) => entries,
             None => {
                 let this = self.clone();
-                tokio::task::spawn_blocking(move || this.checked(this.wal.read(start..end, max_bytes)))
-                    .await
-                    .map_err(io::Error::other)??
+                tokio::task::spawn_blocking(move || {
+                    this.checked(this.wal.read(start..end, max_bytes))
+                })
+                .await
+                .map_err(io::Error::other)??
             }
         };
         entries.into_iter().map(decode).collect()
@@ -169,7 +179,10 @@ fn decode(entry: trivet_wal::Entry) -> io::Result<Entry> {
 }
 
 fn position(id: &LogId) -> Position {
-    Position { index: id.index, term: id.leader_id.term }
+    Position {
+        index: id.index,
+        term: id.leader_id.term,
+    }
 }
 
 fn log_id(position: Position) -> LogId {
@@ -177,11 +190,19 @@ fn log_id(position: Position) -> LogId {
 }
 
 async fn received(wait: oneshot::Receiver<io::Result<()>>) -> io::Result<()> {
-    wait.await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::BrokenPipe, "the log is closed")))
+    wait.await.unwrap_or_else(|_| {
+        Err(io::Error::new(
+            io::ErrorKind::BrokenPipe,
+            "the log is closed",
+        ))
+    })
 }
 
 impl RaftLogReader<TypeConfig> for LogStore {
-    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
@@ -226,7 +247,9 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        let Some(bytes) = self.wal.meta(VOTE) else { return Ok(None) };
+        let Some(bytes) = self.wal.meta(VOTE) else {
+            return Ok(None);
+        };
         Ok(Some(codec::decode_vote(bytes)?))
     }
 
@@ -240,7 +263,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
         let state = self.wal.state();
-        Ok(LogState { last_purged_log_id: state.purged.map(log_id), last_log_id: state.last.map(log_id) })
+        Ok(LogState {
+            last_purged_log_id: state.purged.map(log_id),
+            last_log_id: state.last.map(log_id),
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -259,7 +285,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        let Some(bytes) = self.wal.meta(COMMITTED) else { return Ok(None) };
+        let Some(bytes) = self.wal.meta(COMMITTED) else {
+            return Ok(None);
+        };
         let committed = codec::decode_log_id(bytes)?;
         // After a crash the commit index can be ahead of nothing: it is written behind the
         // entries it covers. A log that was cut short all the same must not be replayed past

@@ -15,7 +15,8 @@ use crate::api::{AppliedBatch, LogPosition, StateMachine};
 use crate::consensus::log::LogStore;
 use crate::consensus::snapshot::SnapshotData;
 use crate::consensus::{
-    LogId, Responses, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, from_position, to_position,
+    LogId, Responses, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, from_position,
+    to_position,
 };
 use crate::failure::Failure;
 
@@ -33,7 +34,10 @@ enum Job {
     Barrier(oneshot::Sender<io::Result<()>>),
     Snapshot(oneshot::Sender<io::Result<Snapshot>>),
     Install(SnapshotMeta, SnapshotData, oneshot::Sender<io::Result<()>>),
-    Checkpoint { force: bool, done: oneshot::Sender<io::Result<()>> },
+    Checkpoint {
+        force: bool,
+        done: oneshot::Sender<io::Result<()>>,
+    },
     Stop,
 }
 
@@ -79,7 +83,10 @@ impl MachineAdapter {
     ) -> io::Result<(Self, MachineThread)> {
         let (jobs, queue) = mpsc::channel(QUEUE_ENTRIES_MAX);
         let applied = from_position(machine.applied());
-        let progress = Arc::new(watch::Sender::new(Progress { applied, durable: machine.durable() }));
+        let progress = Arc::new(watch::Sender::new(Progress {
+            applied,
+            durable: machine.durable(),
+        }));
         let membership = Arc::new(watch::Sender::new(membership));
         let mut thread = Thread {
             machine,
@@ -90,16 +97,28 @@ impl MachineAdapter {
             since_checkpoint: 0,
             broken: None,
         };
-        let thread = std::thread::Builder::new().name("raft-apply".into()).spawn(move || {
-            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| thread.run()));
-            match ended {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => failure.set(&format_args!("the state machine failed: {error}")),
-                Err(_) => failure.set(&"the state machine panicked"),
-            }
-        })?;
+        let thread = std::thread::Builder::new()
+            .name("raft-apply".into())
+            .spawn(move || {
+                let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| thread.run()));
+                match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        failure.set(&format_args!("the state machine failed: {error}"));
+                    }
+                    Err(_) => failure.set(&"the state machine panicked"),
+                }
+            })?;
         let running = Arc::default();
-        Ok((Self { jobs, progress, membership, running }, MachineThread(Some(thread))))
+        Ok((
+            Self {
+                jobs,
+                progress,
+                membership,
+                running,
+            },
+            MachineThread(Some(thread)),
+        ))
     }
 
     pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
@@ -113,7 +132,8 @@ impl MachineAdapter {
 
     /// From now on a snapshot is asked for to be sent: see [`RaftStateMachine::get_current_snapshot`].
     pub(crate) fn set_running(&self) {
-        self.running.store(true, std::sync::atomic::Ordering::Release);
+        self.running
+            .store(true, std::sync::atomic::Ordering::Release);
     }
 
     /// Offers the state machine a checkpoint, or asks for one.
@@ -132,7 +152,10 @@ impl MachineAdapter {
         self.membership.subscribe()
     }
 
-    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<io::Result<T>>) -> Job) -> io::Result<T> {
+    async fn ask<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<io::Result<T>>) -> Job,
+    ) -> io::Result<T> {
         let (done, wait) = oneshot::channel();
         self.jobs.send(job(done)).await.map_err(|_| gone())?;
         wait.await.map_err(|_| gone())?
@@ -141,7 +164,10 @@ impl MachineAdapter {
     /// The metadata of what would survive a crash; all the library needs to purge the log.
     fn durable_meta(&self) -> Option<SnapshotMeta> {
         let last_log_id = from_position(self.progress.borrow().durable)?;
-        Some(SnapshotMeta { last_log_id: Some(last_log_id), last_membership: self.membership() })
+        Some(SnapshotMeta {
+            last_log_id: Some(last_log_id),
+            last_membership: self.membership(),
+        })
     }
 }
 
@@ -164,13 +190,18 @@ impl RaftStateMachine<TypeConfig> for MachineAdapter {
     {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
-            self.jobs.send(Job::Apply(Box::new(entry), responder)).await.map_err(|_| gone())?;
+            self.jobs
+                .send(Job::Apply(Box::new(entry), responder))
+                .await
+                .map_err(|_| gone())?;
         }
         self.ask(Job::Barrier).await
     }
 
     async fn get_snapshot_builder(&mut self) -> DurableMark {
-        DurableMark { meta: self.durable_meta().unwrap_or_default() }
+        DurableMark {
+            meta: self.durable_meta().unwrap_or_default(),
+        }
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<DurableMark> {
@@ -179,13 +210,22 @@ impl RaftStateMachine<TypeConfig> for MachineAdapter {
             // Nothing but the founding membership, which is kept beside the log.
             None if force => {
                 let last_log_id = self.progress.borrow().applied.filter(|id| id.index == 0);
-                Some(DurableMark { meta: SnapshotMeta { last_log_id, last_membership: self.membership() } })
+                Some(DurableMark {
+                    meta: SnapshotMeta {
+                        last_log_id,
+                        last_membership: self.membership(),
+                    },
+                })
             }
             None => None,
         }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> io::Result<()> {
         let meta = meta.clone();
         self.ask(|done| Job::Install(meta, snapshot, done)).await
     }
@@ -197,7 +237,10 @@ impl RaftStateMachine<TypeConfig> for MachineAdapter {
             let snapshot = self.ask(Job::Snapshot).await?;
             return Ok(Some(snapshot).filter(|snapshot| snapshot.meta.last_log_id.is_some()));
         }
-        Ok(self.durable_meta().map(|meta| Snapshot { meta, snapshot: SnapshotData::OnDisk }))
+        Ok(self.durable_meta().map(|meta| Snapshot {
+            meta,
+            snapshot: SnapshotData::OnDisk,
+        }))
     }
 }
 
@@ -210,7 +253,10 @@ impl RaftSnapshotBuilder<TypeConfig> for DurableMark {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: SnapshotData::OnDisk })
+        Ok(Snapshot {
+            meta: self.meta.clone(),
+            snapshot: SnapshotData::OnDisk,
+        })
     }
 }
 
@@ -268,7 +314,11 @@ impl Thread {
         }
     }
 
-    fn apply(&mut self, entry: Entry, responder: Option<ApplyResponder<TypeConfig>>) -> io::Result<()> {
+    fn apply(
+        &mut self,
+        entry: Entry,
+        responder: Option<ApplyResponder<TypeConfig>>,
+    ) -> io::Result<()> {
         let log_id = entry.log_id;
         let commands = match entry.payload {
             EntryPayload::Blank => Vec::new(),
@@ -287,10 +337,15 @@ impl Thread {
         let mut responses = Vec::new();
         // Index 0 is the founding membership: "before everything" for the state machine.
         if log_id.index > 0 {
-            responses = self.machine.apply(&AppliedBatch { position: to_position(&log_id), commands })?;
+            responses = self.machine.apply(&AppliedBatch {
+                position: to_position(&log_id),
+                commands,
+            })?;
             if responses.len() != expected {
                 let got = responses.len();
-                return Err(io::Error::other(format!("{got} answers to {expected} commands")));
+                return Err(io::Error::other(format!(
+                    "{got} answers to {expected} commands"
+                )));
             }
         }
         let durable = self.machine.durable();
@@ -337,22 +392,33 @@ impl Thread {
             last_log_id: from_position(position),
             last_membership: self.membership.borrow().clone(),
         };
-        Ok(Snapshot { meta, snapshot: SnapshotData::Fresh(source) })
+        Ok(Snapshot {
+            meta,
+            snapshot: SnapshotData::Fresh(source),
+        })
     }
 
     fn install(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         self.intact()?;
-        let log_id = meta.last_log_id.ok_or_else(|| io::Error::other("the snapshot has no position"))?;
+        let log_id = meta
+            .last_log_id
+            .ok_or_else(|| io::Error::other("the snapshot has no position"))?;
         // The membership first: one that is ahead of the state is harmless after a crash, one
         // that is behind it would make this member count wrong quorums.
         self.log.save_membership_now(&meta.last_membership)?;
         match snapshot {
-            SnapshotData::Received(spool) => self.machine.install(to_position(&log_id), &mut spool.chunks())?,
+            SnapshotData::Received(spool) => self
+                .machine
+                .install(to_position(&log_id), &mut spool.chunks())?,
             SnapshotData::Fresh(mut source) => {
                 let mut chunks = std::iter::from_fn(|| source.next_chunk().transpose());
                 self.machine.install(to_position(&log_id), &mut chunks)?;
             }
-            SnapshotData::OnDisk => return Err(io::Error::other("this snapshot is nothing that can be read")),
+            SnapshotData::OnDisk => {
+                return Err(io::Error::other(
+                    "this snapshot is nothing that can be read",
+                ));
+            }
         }
         self.membership.send_replace(meta.last_membership.clone());
         let durable = self.machine.durable();

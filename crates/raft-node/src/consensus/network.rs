@@ -8,11 +8,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
-use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
 use openraft::network::{RPCOption, RaftNetworkFactory};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
-    TransferLeaderError, TransferLeaderRequest, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderError, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RPCTypes, RaftNetworkV2};
 use tokio::sync::{mpsc, watch};
@@ -53,7 +55,11 @@ pub(crate) struct NetworkContext {
 
 impl NetworkContext {
     pub(crate) fn header(&self, to: u64) -> proto::Header {
-        proto::Header { cluster_id: self.cluster_id, from: self.local, to }
+        proto::Header {
+            cluster_id: self.cluster_id,
+            from: self.local,
+            to,
+        }
     }
 }
 
@@ -67,7 +73,10 @@ impl RaftNetworkFactory<C> for Network {
     async fn new_client(&mut self, target: u64, node: &Member) -> PeerClient {
         PeerClient {
             context: self.0.clone(),
-            to: PeerAddress { id: target, url: node.peer_url.clone() },
+            to: PeerAddress {
+                id: target,
+                url: node.peer_url.clone(),
+            },
         }
     }
 }
@@ -95,8 +104,10 @@ fn call_error(error: &CallError) -> RPCError<C> {
 
 impl PeerClient {
     async fn call(&self, body: call_request::Body, option: &RPCOption) -> Rpc<call_response::Body> {
-        let request =
-            proto::CallRequest { header: Some(self.context.header(self.to.id)), body: Some(body) };
+        let request = proto::CallRequest {
+            header: Some(self.context.header(self.to.id)),
+            body: Some(body),
+        };
         let answer = self
             .context
             .transport
@@ -114,12 +125,18 @@ impl PeerClient {
         if failure.kind() == proto::failure::Kind::Removed
             && let Some(id) = &failure.membership
         {
-            self.context.removed.send_replace(Some(codec::log_id_from_proto(id)));
+            self.context
+                .removed
+                .send_replace(Some(codec::log_id_from_proto(id)));
         }
         unreachable(&failure.message)
     }
 
-    async fn ask_vote(&self, request: call_request::Body, option: &RPCOption) -> Rpc<VoteResponse<C>> {
+    async fn ask_vote(
+        &self,
+        request: call_request::Body,
+        option: &RPCOption,
+    ) -> Rpc<VoteResponse<C>> {
         match self.call(request, option).await? {
             call_response::Body::Vote(answer) => {
                 let vote = codec::vote_from_proto(answer.vote.as_ref()).map_err(network)?;
@@ -143,8 +160,12 @@ impl PeerClient {
     fn append_response(&self, answer: proto::AppendResponse) -> Rpc<StreamAppendResult<C>> {
         use proto::append_response::Result as Answer;
         match answer.result {
-            Some(Answer::Matched(matched)) => Ok(Ok(matched.last.as_ref().map(codec::log_id_from_proto))),
-            Some(Answer::Conflict(id)) => Ok(Err(StreamAppendError::Conflict(codec::log_id_from_proto(&id)))),
+            Some(Answer::Matched(matched)) => {
+                Ok(Ok(matched.last.as_ref().map(codec::log_id_from_proto)))
+            }
+            Some(Answer::Conflict(id)) => Ok(Err(StreamAppendError::Conflict(
+                codec::log_id_from_proto(&id),
+            ))),
             Some(Answer::HigherVote(vote)) => {
                 let vote = codec::vote_from_proto(Some(&vote)).map_err(network)?;
                 Ok(Err(StreamAppendError::HigherVote(vote)))
@@ -195,7 +216,10 @@ impl RaftNetworkV2<C> for PeerClient {
             let inflight = Inflight::default();
             let stop = CancellationToken::new();
             let guard = stop.clone().drop_guard();
-            let pump = PeerClient { context: this.context.clone(), to: this.to.clone() };
+            let pump = PeerClient {
+                context: this.context.clone(),
+                to: this.to.clone(),
+            };
             let sent = inflight.clone();
             tokio::spawn(stop.run_until_cancelled_owned(async move {
                 while let Some(request) = input.next().await {
@@ -206,11 +230,18 @@ impl RaftNetworkV2<C> for PeerClient {
                 }
             }));
             let requests = ReceiverStream::new(receive).boxed();
-            let answers = tokio::time::timeout(deadline, this.context.transport.append(&this.to, requests))
-                .await
-                .map_err(|_| timeout(this, deadline))?
-                .map_err(|error| call_error(&error))?;
-            let state = Answers { client: this, answers, inflight, deadline, _guard: guard };
+            let answers =
+                tokio::time::timeout(deadline, this.context.transport.append(&this.to, requests))
+                    .await
+                    .map_err(|_| timeout(this, deadline))?
+                    .map_err(|error| call_error(&error))?;
+            let state = Answers {
+                client: this,
+                answers,
+                inflight,
+                deadline,
+                _guard: guard,
+            };
             let output = stream::unfold(Some(state), |state| async move {
                 let mut state = state?;
                 let item = state.next().await?;
@@ -222,11 +253,17 @@ impl RaftNetworkV2<C> for PeerClient {
     }
 
     async fn vote(&mut self, request: VoteRequest<C>, option: RPCOption) -> Rpc<VoteResponse<C>> {
-        self.ask_vote(call_request::Body::Vote(vote_request(&request)), &option).await
+        self.ask_vote(call_request::Body::Vote(vote_request(&request)), &option)
+            .await
     }
 
-    async fn pre_vote(&mut self, request: VoteRequest<C>, option: RPCOption) -> Rpc<VoteResponse<C>> {
-        self.ask_vote(call_request::Body::PreVote(vote_request(&request)), &option).await
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<C>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<C>> {
+        self.ask_vote(call_request::Body::PreVote(vote_request(&request)), &option)
+            .await
     }
 
     async fn transfer_leader(
@@ -253,23 +290,38 @@ impl RaftNetworkV2<C> for PeerClient {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
         let SnapshotData::Fresh(source) = snapshot.snapshot else {
-            return Err(StreamingError::Unreachable(Unreachable::from_string("nothing to send yet")));
+            return Err(StreamingError::Unreachable(Unreachable::from_string(
+                "nothing to send yet",
+            )));
         };
         let head = proto::SnapshotHead {
             header: Some(self.context.header(self.to.id)),
             vote: Some(codec::vote_to_proto(&vote)),
-            last: snapshot.meta.last_log_id.as_ref().map(codec::log_id_to_proto),
-            membership: Some(codec::stored_membership_to_proto(&snapshot.meta.last_membership)),
+            last: snapshot
+                .meta
+                .last_log_id
+                .as_ref()
+                .map(codec::log_id_to_proto),
+            membership: Some(codec::stored_membership_to_proto(
+                &snapshot.meta.last_membership,
+            )),
         };
         let moved = watch::Sender::new(false);
         let mut progress = moved.subscribe();
         let (send, receive) = mpsc::channel(CHUNK_QUEUE);
         tokio::task::spawn_blocking(move || read_snapshot(head, source, &send, &moved));
-        let sent = self.context.transport.snapshot(&self.to, ReceiverStream::new(receive).boxed());
+        let sent = self
+            .context
+            .transport
+            .snapshot(&self.to, ReceiverStream::new(receive).boxed());
         // Bytes must keep moving; the installation at the end may take its time.
         let watchdog = async {
             loop {
-                let limit = if *progress.borrow_and_update() { SNAPSHOT_INSTALL } else { SNAPSHOT_STALL };
+                let limit = if *progress.borrow_and_update() {
+                    SNAPSHOT_INSTALL
+                } else {
+                    SNAPSHOT_STALL
+                };
                 match tokio::time::timeout(limit, progress.changed()).await {
                     Ok(Ok(())) => {}
                     // Everything is sent: what remains is the installation.
@@ -285,7 +337,8 @@ impl RaftNetworkV2<C> for PeerClient {
         };
         match answer.result {
             Some(proto::snapshot_response::Result::Vote(vote)) => {
-                let vote = codec::vote_from_proto(Some(&vote)).map_err(|e| StreamingError::from(network(e)))?;
+                let vote = codec::vote_from_proto(Some(&vote))
+                    .map_err(|e| StreamingError::from(network(e)))?;
                 Ok(SnapshotResponse::new(vote))
             }
             Some(proto::snapshot_response::Result::Failure(failure)) => {
@@ -324,7 +377,9 @@ fn read_snapshot(
     use proto::snapshot_chunk::Part;
     let mut end = proto::SnapshotEnd::default();
     let push = |part| {
-        let sent = send.blocking_send(proto::SnapshotChunk { part: Some(part) }).is_ok();
+        let sent = send
+            .blocking_send(proto::SnapshotChunk { part: Some(part) })
+            .is_ok();
         moved.send_replace(false);
         sent
     };

@@ -42,7 +42,15 @@ impl Spool {
     pub(crate) fn create(disk: Arc<dyn Disk>, dir: &Path, unique: u64) -> io::Result<Self> {
         let path = dir.join(format!("{SPOOL_PREFIX}{unique:016x}"));
         let file = disk.open(&path, OpenMode::CreateNew)?;
-        Ok(Self { disk, path, file, end: 0, chunks: 0, size_bytes: 0, crc: 0 })
+        Ok(Self {
+            disk,
+            path,
+            file,
+            end: 0,
+            chunks: 0,
+            size_bytes: 0,
+            crc: 0,
+        })
     }
 
     /// Removes what an earlier run left behind. Blocks.
@@ -58,7 +66,10 @@ impl Spool {
     /// Appends one chunk. Blocks.
     pub(crate) fn push(&mut self, data: &[u8]) -> io::Result<()> {
         if data.len() > CHUNK_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a snapshot chunk is too large"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a snapshot chunk is too large",
+            ));
         }
         let length = data.len() as u32;
         self.file.write_all_at(self.end, &length.to_le_bytes())?;
@@ -103,7 +114,10 @@ impl Spool {
         self.file.read_exact_at(offset, &mut length)?;
         let length = u32::from_le_bytes(length) as usize;
         if length > CHUNK_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the spooled snapshot is damaged"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the spooled snapshot is damaged",
+            ));
         }
         let mut data = vec![0; length];
         self.file.read_exact_at(offset + 4, &mut data)?;

@@ -49,7 +49,11 @@ impl StateMachine for Nothing {
         Ok((self.0, Box::new(Empty)))
     }
 
-    fn install(&mut self, position: LogPosition, _: &mut dyn Iterator<Item = io::Result<Bytes>>) -> io::Result<()> {
+    fn install(
+        &mut self,
+        position: LogPosition,
+        _: &mut dyn Iterator<Item = io::Result<Bytes>>,
+    ) -> io::Result<()> {
         self.0 = position;
         Ok(())
     }
@@ -58,15 +62,22 @@ impl StateMachine for Nothing {
 struct Builder;
 
 impl StoreBuilder<TypeConfig, LogStore, MachineAdapter, TempDir> for Builder {
-    async fn build(&self) -> Result<(TempDir, LogStore, MachineAdapter), openraft::StorageError<TypeConfig>> {
+    async fn build(
+        &self,
+    ) -> Result<(TempDir, LogStore, MachineAdapter), openraft::StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().expect("a directory");
         let env = Env::real();
-        let (wal, _) = Wal::open(env.disk, &dir.path().join("log"), WalOptions::new(7)).expect("a log");
+        let (wal, _) =
+            Wal::open(env.disk, &dir.path().join("log"), WalOptions::new(7)).expect("a log");
         let failure = Arc::new(Failure::new(CancellationToken::new()));
         let log = LogStore::new(wal, failure.clone());
-        let (machine, _thread) =
-            MachineAdapter::start(Box::<Nothing>::default(), StoredMembership::default(), log.clone(), failure)
-                .expect("a thread");
+        let (machine, _thread) = MachineAdapter::start(
+            Box::<Nothing>::default(),
+            StoredMembership::default(),
+            log.clone(),
+            failure,
+        )
+        .expect("a thread");
         machine.set_running();
         Ok((dir, log, machine))
     }

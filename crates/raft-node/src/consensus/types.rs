@@ -67,7 +67,8 @@ openraft::declare_raft_types!(
         LeaderId = leader_id_std::LeaderId<u64, u64>,
 );
 
-pub(crate) type CommittedLeader = <leader_id_std::LeaderId<u64, u64> as openraft::vote::RaftLeaderId>::Committed;
+pub(crate) type CommittedLeader =
+    <leader_id_std::LeaderId<u64, u64> as openraft::vote::RaftLeaderId>::Committed;
 pub(crate) type LogId = openraft::LogId<CommittedLeader>;
 pub(crate) type Vote = openraft::Vote<leader_id_std::LeaderId<u64, u64>>;
 pub(crate) type Membership = openraft::Membership<u64, Member>;
@@ -83,5 +84,8 @@ pub(crate) fn from_position(position: LogPosition) -> Option<LogId> {
 }
 
 pub(crate) fn to_position(id: &LogId) -> LogPosition {
-    LogPosition { term: id.leader_id.term, index: id.index }
+    LogPosition {
+        term: id.leader_id.term,
+        index: id.index,
+    }
 }

@@ -61,7 +61,9 @@ impl GrpcTransport {
     }
 
     fn connections(&self) -> std::sync::MutexGuard<'_, HashMap<String, Connecting>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn client(&self, to: &PeerAddress) -> Result<PeerClient<Channel>, CallError> {
@@ -70,7 +72,10 @@ impl GrpcTransport {
             if connections.len() >= CONNECTIONS_MAX && !connections.contains_key(&to.url) {
                 connections.clear();
             }
-            connections.entry(to.url.clone()).or_insert_with(|| self.connect(&to.url)).clone()
+            connections
+                .entry(to.url.clone())
+                .or_insert_with(|| self.connect(&to.url))
+                .clone()
         };
         match connecting.await {
             Ok(channel) => Ok(PeerClient::new(channel)
@@ -100,9 +105,12 @@ impl GrpcTransport {
                 .await
                 .map_err(|error| CallError::NotSent(describe(&error)))
         });
-        async move { task.await.unwrap_or_else(|_| Err(CallError::NotSent("connecting was interrupted".into()))) }
-            .boxed()
-            .shared()
+        async move {
+            task.await
+                .unwrap_or_else(|_| Err(CallError::NotSent("connecting was interrupted".into())))
+        }
+        .boxed()
+        .shared()
     }
 
     fn forget(&self, url: &str) {
@@ -117,11 +125,16 @@ impl GrpcTransport {
             connecting |= error.is::<tonic::ConnectError>();
             source = error.source();
         }
-        if std::error::Error::source(status).is_some() || status.code() == tonic::Code::Unavailable {
+        if std::error::Error::source(status).is_some() || status.code() == tonic::Code::Unavailable
+        {
             self.forget(&to.url);
         }
         let text = describe(status);
-        if connecting { CallError::NotSent(text) } else { CallError::Lost(text) }
+        if connecting {
+            CallError::NotSent(text)
+        } else {
+            CallError::Lost(text)
+        }
     }
 }
 
@@ -182,7 +195,9 @@ impl PeerTransport for GrpcTransport {
         match client.append(Outgoing(requests)).await {
             Ok(answers) => {
                 let answers = answers.into_inner();
-                Ok(answers.map_err(|status| CallError::Lost(describe(&status))).boxed())
+                Ok(answers
+                    .map_err(|status| CallError::Lost(describe(&status)))
+                    .boxed())
             }
             Err(status) => Err(self.failed(to, &status)),
         }

@@ -35,7 +35,10 @@ struct Grpc(Arc<dyn PeerService>);
 
 #[tonic::async_trait]
 impl Peer for Grpc {
-    async fn call(&self, request: Request<proto::CallRequest>) -> Result<Response<proto::CallResponse>, Status> {
+    async fn call(
+        &self,
+        request: Request<proto::CallRequest>,
+    ) -> Result<Response<proto::CallResponse>, Status> {
         Ok(Response::new(self.0.call(request.into_inner()).await))
     }
 
@@ -46,15 +49,21 @@ impl Peer for Grpc {
         request: Request<Streaming<proto::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         // A broken stream simply ends: there is nobody left to tell.
-        let requests = request.into_inner().scan((), |(), item| std::future::ready(item.ok()));
-        Ok(Response::new(self.0.append(requests.boxed()).map(Ok).boxed()))
+        let requests = request
+            .into_inner()
+            .scan((), |(), item| std::future::ready(item.ok()));
+        Ok(Response::new(
+            self.0.append(requests.boxed()).map(Ok).boxed(),
+        ))
     }
 
     async fn snapshot(
         &self,
         request: Request<Streaming<proto::SnapshotChunk>>,
     ) -> Result<Response<proto::SnapshotResponse>, Status> {
-        let chunks = request.into_inner().map(|item| item.map_err(|status| CallError::Lost(status.to_string())));
+        let chunks = request
+            .into_inner()
+            .map(|item| item.map_err(|status| CallError::Lost(status.to_string())));
         Ok(Response::new(self.0.snapshot(chunks.boxed()).await))
     }
 }
@@ -71,9 +80,17 @@ pub(super) async fn serve(
     let mut loops = Vec::new();
     for address in &transport.listen {
         let listener = TcpListener::bind(address).await.map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot listen for peers on {address}: {error}"))
+            io::Error::new(
+                error.kind(),
+                format!("cannot listen for peers on {address}: {error}"),
+            )
         })?;
-        loops.push(accept(listener, acceptor.clone(), handshakes.clone(), accepted.clone()));
+        loops.push(accept(
+            listener,
+            acceptor.clone(),
+            handshakes.clone(),
+            accepted.clone(),
+        ));
     }
     drop(accepted);
     let peer = PeerServer::new(Grpc(service))
@@ -85,7 +102,11 @@ pub(super) async fn serve(
         .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
-        .serve_with_incoming_shutdown(peer, ReceiverStream::new(streams), stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(
+            peer,
+            ReceiverStream::new(streams),
+            stop.clone().cancelled_owned(),
+        );
     Ok(Box::pin(async move {
         let accepting = futures_util::future::join_all(loops);
         let deadline = async {
@@ -114,7 +135,9 @@ async fn accept(
 ) {
     loop {
         // The semaphore is never closed.
-        let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+        let Ok(permit) = handshakes.clone().acquire_owned().await else {
+            return;
+        };
         let (tcp, from): (TcpStream, _) = match listener.accept().await {
             Ok(connection) => connection,
             Err(error) => {

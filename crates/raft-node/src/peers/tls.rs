@@ -37,17 +37,24 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let connect = async move {
                 let host = uri.host().unwrap_or_default();
-                let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                let bare = host
+                    .trim_start_matches('[')
+                    .trim_end_matches(']')
+                    .to_owned();
                 let port = uri.port_u16().unwrap_or(2380);
-                let name = ServerName::try_from(bare.clone())
-                    .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("bad host {bare:?}")))?;
+                let name = ServerName::try_from(bare.clone()).map_err(|_| {
+                    io::Error::new(io::ErrorKind::InvalidInput, format!("bad host {bare:?}"))
+                })?;
                 let tcp = TcpStream::connect((bare.as_str(), port)).await?;
                 tcp.set_nodelay(true)?;
                 connector.connect(name, tcp).await
             };
             match tokio::time::timeout(CONNECT_DEADLINE, connect).await {
                 Ok(stream) => stream.map(TokioIo::new),
-                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "connecting took too long")),
+                Err(_) => Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "connecting took too long",
+                )),
             }
         })
     }
@@ -61,10 +68,20 @@ impl PeerStream {
         tcp.set_nodelay(true)?;
         let stream = tokio::time::timeout(CONNECT_DEADLINE, acceptor.accept(tcp))
             .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"))??;
+            .map_err(|_| {
+                io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")
+            })??;
         // The configuration requires one; a wrong configuration must not open the door.
-        if stream.get_ref().1.peer_certificates().is_none_or(<[_]>::is_empty) {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the peer has no certificate"));
+        if stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .is_none_or(<[_]>::is_empty)
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the peer has no certificate",
+            ));
         }
         Ok(Self(Box::new(stream)))
     }
@@ -77,13 +94,21 @@ impl Connected for PeerStream {
 }
 
 impl AsyncRead for PeerStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for PeerStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }
 

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trivet_env::Env;
-use trivet_pki::{Authority, ClientAuth, Identity, LeafRequest, ServerTrust, SwappableIdentity, Usage};
+use trivet_pki::{
+    Authority, ClientAuth, Identity, LeafRequest, ServerTrust, SwappableIdentity, Usage,
+};
 use trivet_raft_node::{Error, NodeConfig, Peer, RaftNode, StartMode};
 
 use crate::toy::{Memory, Named, Toy, command, eventually};
@@ -18,7 +20,10 @@ struct Site {
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address")
+    TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("an address")
 }
 
 fn identity(authority: &Authority) -> Identity {
@@ -40,15 +45,23 @@ fn identity(authority: &Authority) -> Identity {
 impl Site {
     fn new() -> Self {
         let authority = Authority::generate("peer-ca", SystemTime::now()).expect("a CA");
-        Self { authority, dir: tempfile::tempdir().expect("a directory") }
+        Self {
+            authority,
+            dir: tempfile::tempdir().expect("a directory"),
+        }
     }
 
     fn config(&self, id: u64, address: SocketAddr, start: StartMode) -> NodeConfig {
         let ca = self.authority.cert_pem().as_bytes();
         let identity = identity(&self.authority);
-        let client = trivet_pki::client_config(ServerTrust::Pinned(ca), Some(&identity), &[]).expect("TLS");
-        let server =
-            trivet_pki::server_config(SwappableIdentity::new(identity), ClientAuth::Required(ca), &[]).expect("TLS");
+        let client =
+            trivet_pki::client_config(ServerTrust::Pinned(ca), Some(&identity), &[]).expect("TLS");
+        let server = trivet_pki::server_config(
+            SwappableIdentity::new(identity),
+            ClientAuth::Required(ca),
+            &[],
+        )
+        .expect("TLS");
         NodeConfig {
             env: Env::real(),
             dir: self.dir.path().join(id.to_string()),
@@ -68,9 +81,17 @@ impl Site {
         }
     }
 
-    async fn start(&self, id: u64, address: SocketAddr, memory: &Memory, start: StartMode) -> Arc<RaftNode> {
+    async fn start(
+        &self,
+        id: u64,
+        address: SocketAddr,
+        memory: &Memory,
+        start: StartMode,
+    ) -> Arc<RaftNode> {
         let config = self.config(id, address, start);
-        RaftNode::start(config, Toy::open(memory, 100), Arc::new(Named(id))).await.expect("the member starts")
+        RaftNode::start(config, Toy::open(memory, 100), Arc::new(Named(id)))
+            .await
+            .expect("the member starts")
     }
 }
 
@@ -82,7 +103,13 @@ async fn three_members_over_tls() {
     let seed = vec![format!("https://{}", addresses[0])];
     let mut nodes = Vec::new();
     for (id, address) in (1..).zip(addresses) {
-        let mode = if id == 1 { StartMode::Found } else { StartMode::Join { peer_urls: seed.clone() } };
+        let mode = if id == 1 {
+            StartMode::Found
+        } else {
+            StartMode::Join {
+                peer_urls: seed.clone(),
+            }
+        };
         nodes.push(site.start(id, address, &memories[nodes.len()], mode).await);
     }
     for node in &nodes {
@@ -102,15 +129,28 @@ async fn three_members_over_tls() {
     trivet_raft_node::testing::abort(&dead).await;
     let stopped = start.elapsed();
     while nodes[0].propose(command("b")).await.is_err() {}
-    assert!(start.elapsed() - stopped < Duration::from_secs(2), "{:?} after {stopped:?}", start.elapsed());
+    assert!(
+        start.elapsed() - stopped < Duration::from_secs(2),
+        "{:?} after {stopped:?}",
+        start.elapsed()
+    );
 
     // It comes back at the same address; the others reconnect.
     drop(dead);
-    let again = site.start(leader, addresses[position], &memories[position], StartMode::Resume).await;
+    let again = site
+        .start(
+            leader,
+            addresses[position],
+            &memories[position],
+            StartMode::Resume,
+        )
+        .await;
     again.read_index().await.expect("readable");
     again.propose(command("c")).await.expect("committed");
     eventually("the same state everywhere", || {
-        memories.iter().all(|memory| memory.commands() == memories[0].commands())
+        memories
+            .iter()
+            .all(|memory| memory.commands() == memories[0].commands())
     })
     .await;
     nodes.push(again);
@@ -123,8 +163,11 @@ async fn three_members_over_tls() {
 async fn knock(address: SocketAddr, config: Arc<rustls::ClientConfig>) -> std::io::Result<Vec<u8>> {
     let tcp = tokio::net::TcpStream::connect(address).await?;
     let name = ServerName::try_from("127.0.0.1").expect("a name");
-    let mut tls = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await?;
-    tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+    let mut tls = tokio_rustls::TlsConnector::from(config)
+        .connect(name, tcp)
+        .await?;
+    tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await?;
     let mut answer = vec![0; 64];
     let length = tls.read(&mut answer).await?;
     answer.truncate(length);
@@ -142,20 +185,39 @@ async fn strangers_are_refused() {
         trivet_pki::client_config(ServerTrust::Pinned(ca), identity, &[b"h2"]).expect("TLS")
     };
 
-    let friend = knock(address, config(Some(&identity(&site.authority)))).await.expect("a peer is let in");
+    let friend = knock(address, config(Some(&identity(&site.authority))))
+        .await
+        .expect("a peer is let in");
     assert!(!friend.is_empty());
     let without = knock(address, config(None)).await;
     assert!(without.is_err(), "without a certificate: {without:?}");
     let elsewhere = Authority::generate("other-ca", SystemTime::now()).expect("a CA");
     let foreign = knock(address, config(Some(&identity(&elsewhere)))).await;
-    assert!(foreign.is_err(), "with a certificate of another CA: {foreign:?}");
+    assert!(
+        foreign.is_err(),
+        "with a certificate of another CA: {foreign:?}"
+    );
 
     // A member whose peers are not who they should be waits, and writes nothing.
     let other = Site::new();
-    let joining = other.config(2, free_address(), StartMode::Join { peer_urls: vec![format!("https://{address}")] });
+    let joining = other.config(
+        2,
+        free_address(),
+        StartMode::Join {
+            peer_urls: vec![format!("https://{address}")],
+        },
+    );
     let dir = joining.dir.clone();
-    let started = RaftNode::start(joining, Toy::open(&Memory::default(), 100), Arc::new(Named(2)));
-    assert!(tokio::time::timeout(Duration::from_secs(1), started).await.is_err());
+    let started = RaftNode::start(
+        joining,
+        Toy::open(&Memory::default(), 100),
+        Arc::new(Named(2)),
+    );
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), started)
+            .await
+            .is_err()
+    );
     assert!(!dir.exists());
     assert_eq!(node.status().peers.len(), 1);
     node.shutdown().await;

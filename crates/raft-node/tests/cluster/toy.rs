@@ -10,7 +10,8 @@ use bytes::Bytes;
 use trivet_env::Env;
 use trivet_raft_node::testing::{Network, Parts, Retention};
 use trivet_raft_node::{
-    AppliedBatch, LeaderQuery, LogPosition, Peer, RaftNode, Result, SnapshotSource, StartMode, StateMachine, testing,
+    AppliedBatch, LeaderQuery, LogPosition, Peer, RaftNode, Result, SnapshotSource, StartMode,
+    StateMachine, testing,
 };
 
 pub(crate) const CLUSTER: u64 = 0xc0ffee;
@@ -49,7 +50,10 @@ impl Toy {
     pub(crate) fn open(memory: &Memory, every: u64) -> Box<Self> {
         let saved = memory.saved.lock().expect("saved").clone();
         *memory.live.lock().expect("live") = saved;
-        Box::new(Self { memory: memory.clone(), every })
+        Box::new(Self {
+            memory: memory.clone(),
+            every,
+        })
     }
 }
 
@@ -72,7 +76,11 @@ impl StateMachine for Toy {
 
     fn apply(&mut self, batch: &AppliedBatch) -> io::Result<Vec<Bytes>> {
         let mut state = self.memory.live.lock().expect("live");
-        assert!(batch.position.index > state.applied.index, "an entry twice: {:?}", batch.position);
+        assert!(
+            batch.position.index > state.applied.index,
+            "an entry twice: {:?}",
+            batch.position
+        );
         assert!(batch.position.term >= state.applied.term);
         state.applied = batch.position;
         let mut answers = Vec::new();
@@ -81,7 +89,9 @@ impl StateMachine for Toy {
                 return Err(io::Error::other("told to fail"));
             }
             state.commands.push(command.clone());
-            answers.push(Bytes::copy_from_slice(&(state.commands.len() as u64).to_le_bytes()));
+            answers.push(Bytes::copy_from_slice(
+                &(state.commands.len() as u64).to_le_bytes(),
+            ));
         }
         Ok(answers)
     }
@@ -107,7 +117,11 @@ impl StateMachine for Toy {
     ) -> io::Result<()> {
         let commands = chunks.collect::<io::Result<Vec<_>>>()?;
         let mut live = self.memory.live.lock().expect("live");
-        *live = State { applied: position, commands, installed: live.installed + 1 };
+        *live = State {
+            applied: position,
+            commands,
+            installed: live.installed + 1,
+        };
         *self.memory.saved.lock().expect("saved") = live.clone();
         Ok(())
     }
@@ -131,7 +145,12 @@ pub(crate) fn url(id: u64) -> String {
 }
 
 pub(crate) fn peer(id: u64) -> Peer {
-    Peer { id, name: format!("server{id}-{id:08x}"), peer_url: url(id), client_url: String::new() }
+    Peer {
+        id,
+        name: format!("server{id}-{id:08x}"),
+        peer_url: url(id),
+        client_url: String::new(),
+    }
 }
 
 /// The members of one test.
@@ -177,7 +196,13 @@ impl Cluster {
     pub(crate) async fn try_start(&mut self, id: u64, start: StartMode) -> Result<()> {
         let memory = self.memories.entry(id).or_default().clone();
         let toy = Toy::open(&memory, self.checkpoint_every);
-        let node = testing::start(self.parts(id, start), toy, Arc::new(Named(id)), &self.network).await?;
+        let node = testing::start(
+            self.parts(id, start),
+            toy,
+            Arc::new(Named(id)),
+            &self.network,
+        )
+        .await?;
         self.nodes.insert(id, node);
         Ok(())
     }
@@ -200,7 +225,13 @@ impl Cluster {
     }
 
     pub(crate) async fn join(&mut self, id: u64) {
-        self.start(id, StartMode::Join { peer_urls: vec![url(1)] }).await;
+        self.start(
+            id,
+            StartMode::Join {
+                peer_urls: vec![url(1)],
+            },
+        )
+        .await;
     }
 
     pub(crate) fn node(&self, id: u64) -> &Arc<RaftNode> {
@@ -210,7 +241,12 @@ impl Cluster {
     /// Gone without a word, as by kill -9: nothing it still does reaches anybody.
     pub(crate) async fn kill(&mut self, id: u64) {
         let here = url(id);
-        let others: Vec<String> = self.memories.keys().filter(|other| **other != id).map(|id| url(*id)).collect();
+        let others: Vec<String> = self
+            .memories
+            .keys()
+            .filter(|other| **other != id)
+            .map(|id| url(*id))
+            .collect();
         let others: Vec<&str> = others.iter().map(String::as_str).collect();
         self.network.isolate(&here, &others);
         self.network.remove(&here);
@@ -223,9 +259,14 @@ impl Cluster {
     pub(crate) async fn leader(&self) -> u64 {
         let mut found = None;
         eventually("one leader, known to all", || {
-            let leaders: Vec<_> = self.nodes.values().map(|node| node.leadership().borrow().leader).collect();
+            let leaders: Vec<_> = self
+                .nodes
+                .values()
+                .map(|node| node.leadership().borrow().leader)
+                .collect();
             found = leaders[0];
-            found.is_some_and(|id| self.nodes.contains_key(&id)) && leaders.iter().all(|leader| *leader == found)
+            found.is_some_and(|id| self.nodes.contains_key(&id))
+                && leaders.iter().all(|leader| *leader == found)
         })
         .await;
         found.expect("just found")
@@ -233,14 +274,22 @@ impl Cluster {
 
     pub(crate) async fn follower(&self) -> u64 {
         let leader = self.leader().await;
-        *self.nodes.keys().find(|id| **id != leader).expect("a follower")
+        *self
+            .nodes
+            .keys()
+            .find(|id| **id != leader)
+            .expect("a follower")
     }
 
     /// All members have applied the same commands.
     pub(crate) async fn converged(&self) -> Vec<Bytes> {
         let mut all = Vec::new();
         eventually("the same state everywhere", || {
-            all = self.nodes.keys().map(|id| self.memories[id].commands()).collect::<Vec<_>>();
+            all = self
+                .nodes
+                .keys()
+                .map(|id| self.memories[id].commands())
+                .collect::<Vec<_>>();
             all.iter().all(|state| *state == all[0])
         })
         .await;
@@ -266,7 +315,10 @@ async fn stop_abruptly(node: Arc<RaftNode>) {
 pub(crate) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited too long for: {what}");
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "waited too long for: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -12,6 +12,8 @@ use crate::lease::{Question, decode_progress};
 use crate::limits::{LEARNER_READY_PERCENT, MAX_LEARNERS};
 use crate::proto::etcdserverpb as pb;
 
+const UNSTARTED: &str = "unstarted@";
+
 pub(crate) struct ClusterService {
     engine: Arc<Engine>,
 }
@@ -74,7 +76,7 @@ impl pb::cluster_server::Cluster for ClusterService {
                 break id;
             }
         };
-        let peer = Peer { id, name: String::new(), peer_url: url, client_url: String::new() };
+        let peer = Peer { id, name: unstarted(id), peer_url: url, client_url: String::new() };
         self.change(self.engine.node.add_learner(peer.clone())).await?;
         if !request.is_learner
             && let Err(status) = self.change(self.engine.node.promote(id)).await
@@ -175,7 +177,7 @@ fn member(peer: &PeerStatus) -> pb::Member {
     let url = |url: &str| if url.is_empty() { Vec::new() } else { vec![url.to_owned()] };
     pb::Member {
         id: peer.peer.id,
-        name: peer.peer.name.clone(),
+        name: if is_started(&peer.peer) { peer.peer.name.clone() } else { String::new() },
         peer_ur_ls: url(&peer.peer.peer_url),
         client_ur_ls: url(&peer.peer.client_url),
         is_learner: peer.role == PeerRole::Learner,
@@ -190,10 +192,20 @@ fn voters(status: &NodeStatus) -> usize {
     status.peers.iter().filter(|peer| peer.role == PeerRole::Voter).count()
 }
 
-/// Voters that ever ran (they have a name), without one that is to go.
+/// The name of a member that was added and never ran, until it tells its own. The log wants one;
+/// etcd's clients know such a member by its empty name.
+fn unstarted(id: u64) -> String {
+    format!("{UNSTARTED}{id:x}")
+}
+
+fn is_started(peer: &Peer) -> bool {
+    !peer.name.starts_with(UNSTARTED)
+}
+
+/// Voters that ever ran, without one that is to go.
 fn started_voters(status: &NodeStatus, without: Option<u64>) -> usize {
     let counts = |peer: &&PeerStatus| {
-        peer.role == PeerRole::Voter && !peer.peer.name.is_empty() && Some(peer.peer.id) != without
+        peer.role == PeerRole::Voter && is_started(&peer.peer) && Some(peer.peer.id) != without
     };
     status.peers.iter().filter(counts).count()
 }
@@ -202,10 +214,10 @@ fn quorum(voters: usize) -> usize {
     voters / 2 + 1
 }
 
-/// A member has one peer URL here: scheme, host and port, no path.
+/// A member has one peer URL here, with TLS: scheme, host and port, no path.
 fn one_peer_url(urls: Vec<String>) -> Result<String, Refusal> {
     let [url] = <[String; 1]>::try_from(urls).map_err(|_| Refusal::MemberUrlsInvalid)?;
-    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let host = url.strip_prefix("https://");
     let valid = host.is_some_and(|host| {
         !host.contains(['/', '?', '#', '@'])
             && host
@@ -222,11 +234,11 @@ mod tests {
     #[test]
     fn peer_urls_are_scheme_host_and_port() {
         let check = |url: &str| one_peer_url(vec![url.to_owned()]);
-        for good in ["https://10.0.0.1:2380", "http://[::1]:2380", "https://node-1.example:2380"] {
+        for good in ["https://10.0.0.1:2380", "https://[::1]:2380", "https://node-1.example:2380"] {
             assert_eq!(check(good).as_deref(), Ok(good));
         }
         for bad in ["", "10.0.0.1:2380", "https://", "https://h", "https://h:2380/", "https://h:2380/x",
-            "ftp://h:1", "https://u@h:1", "https://h:port", "https://:2380"]
+            "http://h:1", "https://u@h:1", "https://h:port", "https://:2380"]
         {
             assert_eq!(check(bad), Err(Refusal::MemberUrlsInvalid), "{bad:?}");
         }

@@ -112,6 +112,10 @@ impl From<&raft::Error> for Refusal {
             raft::Error::Unknown(_) => Self::TimedOutLeaderFailed,
             raft::Error::Overloaded => Self::TooManyRequests,
             raft::Error::Stopped | raft::Error::Storage(_) => Self::Stopped,
+            // The node's own rules for membership, in etcd's words.
+            raft::Error::Refused(why) if why.contains("not enough started") => Self::NotEnoughStartedMembers,
+            raft::Error::Refused(why) if why.contains("not in sync") => Self::LearnerNotReady,
+            raft::Error::Refused(why) if why.contains("no member") => Self::MemberNotFound,
             raft::Error::Refused(_) => Self::UnhealthyCluster,
         }
     }

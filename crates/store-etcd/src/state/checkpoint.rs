@@ -14,12 +14,10 @@ use trivet_mvcc::{
 };
 use trivet_raft_node::LogPosition;
 
-use super::frame::{
-    KIND_END, KIND_HEAD, KIND_LEASES, KIND_RECORDS, take_frame, write_frame,
-};
+use super::codec::DecodeError;
+use super::frame::{KIND_END, KIND_HEAD, KIND_LEASES, KIND_RECORDS, take_frame, write_frame};
 use super::segments::{SegmentMark, damaged};
 use super::wire::{Reader, Writer};
-use super::codec::DecodeError;
 
 pub(super) const MAGIC: [u8; 8] = *b"TRVTCKPT";
 pub(super) const VERSION: u32 = 1;
@@ -64,7 +62,11 @@ pub(super) fn write(disk: &dyn Disk, dir: &Path, number: u64, image: &Image) -> 
         disk.remove_file(&temporary)?;
     }
     let file = disk.open(&temporary, OpenMode::CreateNew)?;
-    let mut out = Output { file: &*file, offset: 0, buffer: Vec::with_capacity(WRITE_BYTES * 2) };
+    let mut out = Output {
+        file: &*file,
+        offset: 0,
+        buffer: Vec::with_capacity(WRITE_BYTES * 2),
+    };
     out.buffer.extend_from_slice(&MAGIC);
     out.buffer.extend_from_slice(&VERSION.to_le_bytes());
     out.frame(KIND_HEAD, &encode_head(image))?;
@@ -91,7 +93,11 @@ struct Output<'a> {
 impl Output<'_> {
     fn frame(&mut self, kind: u8, payload: &[u8]) -> io::Result<()> {
         write_frame(&mut self.buffer, kind, payload);
-        if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
+        if self.buffer.len() >= WRITE_BYTES {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -121,7 +127,9 @@ pub(super) fn write_revisions(out: &mut Writer, view: &View) {
     out.number(view.compacted.map_or(0, |revision| revision.0 + 1));
 }
 
-pub(super) fn read_revisions(input: &mut Reader) -> Result<(Revision, Option<Revision>), DecodeError> {
+pub(super) fn read_revisions(
+    input: &mut Reader,
+) -> Result<(Revision, Option<Revision>), DecodeError> {
     let revision = Revision(input.number()?);
     let compacted = input.number()?.checked_sub(1).map(Revision);
     if compacted.is_some_and(|compacted| compacted > revision) {
@@ -144,7 +152,9 @@ pub(super) fn decode_leases(payload: Bytes, leases: &mut LeaseTable) -> Result<(
     let mut input = Reader::new(payload);
     for _ in 0..input.count()? {
         let (id, ttl_s) = (LeaseId(input.signed()?), input.number()?);
-        leases.grant(id, ttl_s).map_err(|_| DecodeError::Malformed)?;
+        leases
+            .grant(id, ttl_s)
+            .map_err(|_| DecodeError::Malformed)?;
     }
     input.end()
 }
@@ -208,7 +218,13 @@ fn read_u32(input: &mut Reader) -> Result<u32, DecodeError> {
 pub(super) fn load(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Loaded> {
     let file = disk.open(path, OpenMode::Read)?;
     let size_bytes = file.size_bytes()?;
-    let mut input = Input { path: path.to_owned(), file: &*file, offset: 0, read: 0, buffer: BytesMut::new() };
+    let mut input = Input {
+        path: path.to_owned(),
+        file: &*file,
+        offset: 0,
+        read: 0,
+        buffer: BytesMut::new(),
+    };
     let header = input.bytes(HEADER as usize)?;
     if header[..8] != MAGIC {
         return Err(input.damage("not a checkpoint"));
@@ -241,31 +257,54 @@ pub(super) fn load(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Loaded> {
         }
         .map_err(|_| input.damage("malformed frame"))?;
     }
-    let view = View { index: index.finish(), revision, compacted };
-    Ok(Loaded { position, parts: Parts { view, leases }, segments, size_bytes })
+    let view = View {
+        index: index.finish(),
+        revision,
+        compacted,
+    };
+    Ok(Loaded {
+        position,
+        parts: Parts { view, leases },
+        segments,
+        size_bytes,
+    })
 }
 
 /// Reads only which segments a checkpoint refers to.
 pub(super) fn load_segments(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Vec<SegmentMark>> {
     let file = disk.open(path, OpenMode::Read)?;
-    let mut input = Input { path: path.to_owned(), file: &*file, offset: 0, read: 0, buffer: BytesMut::new() };
+    let mut input = Input {
+        path: path.to_owned(),
+        file: &*file,
+        offset: 0,
+        read: 0,
+        buffer: BytesMut::new(),
+    };
     let header = input.bytes(HEADER as usize)?;
     if header[..8] != MAGIC || header[8..] != VERSION.to_le_bytes() {
         return Err(input.damage("not a checkpoint"));
     }
     let (_, head) = input.frame()?;
-    Ok(decode_head(head).map_err(|_| input.damage("malformed head"))?.3)
+    Ok(decode_head(head)
+        .map_err(|_| input.damage("malformed head"))?
+        .3)
 }
 
 type Head = (LogPosition, Revision, Option<Revision>, Vec<SegmentMark>);
 
 fn decode_head(payload: Bytes) -> Result<Head, DecodeError> {
     let mut input = Reader::new(payload);
-    let position = LogPosition { term: input.number()?, index: input.number()? };
+    let position = LogPosition {
+        term: input.number()?,
+        index: input.number()?,
+    };
     let (revision, compacted) = read_revisions(&mut input)?;
     let mut segments = Vec::new();
     for _ in 0..input.count()? {
-        segments.push(SegmentMark { number: read_u32(&mut input)?, size: read_u32(&mut input)? });
+        segments.push(SegmentMark {
+            number: read_u32(&mut input)?,
+            size: read_u32(&mut input)?,
+        });
     }
     input.end()?;
     Ok((position, revision, compacted, segments))
@@ -289,7 +328,10 @@ fn decode_records(payload: Bytes, index: &mut IndexBuilder) -> Result<u64, Decod
                 offset: read_u32(&mut input)?,
                 length: read_u32(&mut input)?,
             };
-            versions.push(Version { location, ..version });
+            versions.push(Version {
+                location,
+                ..version
+            });
         }
         if !index.push(&key, &versions) {
             return Err(DecodeError::Malformed);
@@ -320,7 +362,11 @@ impl Input<'_> {
         let got = self.file.read_at(self.read, &mut self.buffer[old..])?;
         self.buffer.truncate(old + got);
         self.read += got as u64;
-        if got == 0 { Err(self.damage("the file ends early")) } else { Ok(()) }
+        if got == 0 {
+            Err(self.damage("the file ends early"))
+        } else {
+            Ok(())
+        }
     }
 
     fn bytes(&mut self, length: usize) -> io::Result<BytesMut> {

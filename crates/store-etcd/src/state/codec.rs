@@ -68,9 +68,16 @@ pub(super) fn decode_command(bytes: Bytes) -> Decoded<Command> {
     }
     let command = match kind {
         1 => Command::Txn(read_txn(&mut input, 0)?),
-        2 => Command::LeaseGrant { id: read_lease_id(&mut input)?, ttl_s: input.number()? },
-        3 => Command::LeaseRevoke { id: read_lease_id(&mut input)? },
-        4 => Command::Compact { revision: Revision(input.number()?) },
+        2 => Command::LeaseGrant {
+            id: read_lease_id(&mut input)?,
+            ttl_s: input.number()?,
+        },
+        3 => Command::LeaseRevoke {
+            id: read_lease_id(&mut input)?,
+        },
+        4 => Command::Compact {
+            revision: Revision(input.number()?),
+        },
         _ => return Err(unknown),
     };
     input.end()?;
@@ -114,7 +121,9 @@ pub(super) fn decode_outcome(bytes: Bytes) -> Decoded<Outcome> {
             id: read_lease_id(&mut input)?,
             ttl_s: input.number()?,
         }),
-        3 => Ok(Response::LeaseRevoked { deleted: input.number()? }),
+        3 => Ok(Response::LeaseRevoked {
+            deleted: input.number()?,
+        }),
         4 => Ok(Response::Compacted),
         16 => Err(read_error(&mut input)?),
         _ => return Err(DecodeError::Unknown { version, kind }),
@@ -181,7 +190,10 @@ fn read_range(input: &mut Reader) -> Decoded<KeyRange> {
     match input.byte()? {
         0 => Ok(KeyRange::Key(input.bytes()?)),
         1 => Ok(KeyRange::From(input.bytes()?)),
-        2 => Ok(KeyRange::Between { start: input.bytes()?, end: input.bytes()? }),
+        2 => Ok(KeyRange::Between {
+            start: input.bytes()?,
+            end: input.bytes()?,
+        }),
         _ => Err(DecodeError::Malformed),
     }
 }
@@ -340,7 +352,9 @@ fn write_range_op(out: &mut Writer, op: &RangeOp) {
 
 fn read_range_op(input: &mut Reader) -> Decoded<RangeOp> {
     let range = read_range(input)?;
-    let revision = Some(input.number()?).filter(|number| *number != 0).map(Revision);
+    let revision = Some(input.number()?)
+        .filter(|number| *number != 0)
+        .map(Revision);
     let limit = input.number()?;
     let sort_order = match input.byte()? {
         0 => SortOrder::None,
@@ -428,7 +442,11 @@ fn write_op_result(out: &mut Writer, result: &OpResult) {
             out.number(revision.0);
             write_list(out, previous.as_slice(), write_pair);
         }
-        OpResult::DeleteRange { revision, deleted, previous } => {
+        OpResult::DeleteRange {
+            revision,
+            deleted,
+            previous,
+        } => {
             out.byte(2);
             out.number(revision.0);
             out.number(*deleted);
@@ -448,7 +466,12 @@ fn read_op_result(input: &mut Reader, depth: usize) -> Decoded<OpResult> {
             let count = input.number()?;
             let more = input.flag()?;
             let items = read_list(input, read_pair)?;
-            Ok(OpResult::Range(RangeResult { revision, items, more, count }))
+            Ok(OpResult::Range(RangeResult {
+                revision,
+                items,
+                more,
+                count,
+            }))
         }
         1 => {
             let revision = Revision(input.number()?);
@@ -456,7 +479,10 @@ fn read_op_result(input: &mut Reader, depth: usize) -> Decoded<OpResult> {
             if previous.len() > 1 {
                 return Err(DecodeError::Malformed);
             }
-            Ok(OpResult::Put { revision, previous: previous.pop() })
+            Ok(OpResult::Put {
+                revision,
+                previous: previous.pop(),
+            })
         }
         2 => Ok(OpResult::DeleteRange {
             revision: Revision(input.number()?),
@@ -502,7 +528,9 @@ fn write_error(out: &mut Writer, error: &CommandError) {
 fn read_error(input: &mut Reader) -> Decoded<CommandError> {
     let refusal = match input.byte()? {
         0 => return Ok(CommandError::Malformed),
-        1 => Refusal::Compacted { compact_revision: Revision(input.number()?) },
+        1 => Refusal::Compacted {
+            compact_revision: Revision(input.number()?),
+        },
         2 => Refusal::FutureRevision {
             requested: Revision(input.number()?),
             current: Revision(input.number()?),

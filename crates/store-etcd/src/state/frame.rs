@@ -33,7 +33,10 @@ fn checksum(kind: u8, payload: &[u8]) -> u32 {
 
 /// Appends a frame.
 pub(super) fn write_frame(out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
-    assert!(payload.len() <= MAX_PAYLOAD, "writers keep frames far below the limit");
+    assert!(
+        payload.len() <= MAX_PAYLOAD,
+        "writers keep frames far below the limit"
+    );
     out.push(kind);
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     out.extend_from_slice(&checksum(kind, payload).to_le_bytes());
@@ -42,7 +45,9 @@ pub(super) fn write_frame(out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
 
 /// Takes one whole frame off the front of `input`; `None` if it is not all there yet.
 pub(super) fn take_frame(input: &mut BytesMut) -> Result<Option<(u8, Bytes)>, FrameError> {
-    let Some((kind, length, crc)) = peek_frame(input)? else { return Ok(None) };
+    let Some((kind, length, crc)) = peek_frame(input)? else {
+        return Ok(None);
+    };
     if input.len() < FRAME_HEADER + length {
         return Ok(None);
     }
@@ -56,8 +61,14 @@ pub(super) fn take_frame(input: &mut BytesMut) -> Result<Option<(u8, Bytes)>, Fr
 
 /// Reads a frame's header: kind, length of the payload, checksum.
 fn peek_frame(input: &[u8]) -> Result<Option<(u8, usize, u32)>, FrameError> {
-    let Some(mut header) = input.get(..FRAME_HEADER) else { return Ok(None) };
-    let (kind, length, crc) = (header.get_u8(), header.get_u32_le() as usize, header.get_u32_le());
+    let Some(mut header) = input.get(..FRAME_HEADER) else {
+        return Ok(None);
+    };
+    let (kind, length, crc) = (
+        header.get_u8(),
+        header.get_u32_le() as usize,
+        header.get_u32_le(),
+    );
     if length > MAX_PAYLOAD {
         return Err(FrameError::Length);
     }

@@ -59,8 +59,15 @@ impl LeaseLog {
     pub(super) fn read(&self, after: u64) -> LeaseChanges {
         let first = self.next - self.ring.len() as u64;
         let changes = after.checked_sub(first).ok_or(Lagged).map(|skip| {
-            self.ring.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)).copied().collect()
+            self.ring
+                .iter()
+                .skip(usize::try_from(skip).unwrap_or(usize::MAX))
+                .copied()
+                .collect()
         });
-        LeaseChanges { next: self.next, changes }
+        LeaseChanges {
+            next: self.next,
+            changes,
+        }
     }
 }

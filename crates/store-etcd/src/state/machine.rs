@@ -29,7 +29,9 @@ struct Worker {
 
 impl std::fmt::Debug for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Machine").field("applied", &self.shared.applied()).finish_non_exhaustive()
+        f.debug_struct("Machine")
+            .field("applied", &self.shared.applied())
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,12 +98,17 @@ impl StateMachine for Machine {
                 }
             });
         }
-        let compacts = commands.iter().flatten().any(|command| matches!(command, Command::Compact { .. }));
+        let compacts = commands
+            .iter()
+            .flatten()
+            .any(|command| matches!(command, Command::Compact { .. }));
         let mut inner = self.shared.write();
         inner.usable()?;
         if batch.position.index <= inner.applied.index {
             let (index, applied) = (batch.position.index, inner.applied.index);
-            return Err(io::Error::other(format!("entry {index} after entry {applied}")));
+            return Err(io::Error::other(format!(
+                "entry {index} after entry {applied}"
+            )));
         }
         let outcomes = match inner.apply(batch, commands) {
             Ok(outcomes) => outcomes,
@@ -125,10 +132,10 @@ impl StateMachine for Machine {
             let mut inner = self.shared.write();
             inner.usable()?;
             let limits = &self.shared.limits;
-            let keys = inner.store.view().index.len() as u64;
             let due = force
                 || inner.bytes_since >= limits.checkpoint_bytes.max(2 * inner.checkpoint_bytes)
-                || inner.commands_since >= limits.checkpoint_commands.max(keys);
+                || (inner.commands_since >= limits.checkpoint_commands
+                    && inner.commands_since >= inner.store.view().index.len() as u64);
             if due {
                 // Asked for once; the thread starts over when it gets to it.
                 (inner.commands_since, inner.bytes_since) = (0, 0);
@@ -138,7 +145,11 @@ impl StateMachine for Machine {
         if due {
             self.ask(Job::Checkpoint)?;
         }
-        if self.worker.is_none() { self.ask(Job::Maintain) } else { Ok(()) }
+        if self.worker.is_none() {
+            self.ask(Job::Maintain)
+        } else {
+            Ok(())
+        }
     }
 
     fn snapshot(&mut self) -> io::Result<(LogPosition, Box<dyn SnapshotSource>)> {
@@ -162,32 +173,46 @@ impl StateMachine for Machine {
 }
 
 impl Inner {
-    fn apply(&mut self, batch: &AppliedBatch, commands: Vec<Option<Command>>) -> io::Result<Vec<Outcome>> {
+    fn apply(
+        &mut self,
+        batch: &AppliedBatch,
+        commands: Vec<Option<Command>>,
+    ) -> io::Result<Vec<Outcome>> {
         let mut outcomes = Vec::with_capacity(commands.len());
         for command in commands {
             let result = match command {
                 Some(command) => self.execute(command)?,
                 None => Err(CommandError::Malformed),
             };
-            outcomes.push(Outcome { revision: self.store.revision(), result });
+            outcomes.push(Outcome {
+                revision: self.store.revision(),
+                result,
+            });
         }
         // One write for all values of the entry.
         self.segments.flush()?;
         self.applied = batch.position;
         self.commands_since += batch.commands.len() as u64;
-        self.bytes_since += batch.commands.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+        self.bytes_since += batch
+            .commands
+            .iter()
+            .map(|bytes| bytes.len() as u64)
+            .sum::<u64>();
         Ok(outcomes)
     }
 
     fn execute(&mut self, command: Command) -> io::Result<Result<Response, CommandError>> {
         let values: &mut dyn Values = &mut self.segments;
         Ok(match command {
-            Command::Txn(txn) => {
-                self.store.txn(&txn, values)?.map(Response::Txn).map_err(CommandError::from)
-            }
+            Command::Txn(txn) => self
+                .store
+                .txn(&txn, values)?
+                .map(Response::Txn)
+                .map_err(CommandError::from),
             Command::LeaseGrant { id, ttl_s } => match self.store.lease_grant(id, ttl_s) {
                 Ok(()) => {
-                    self.lease_log.push(LeaseChange::Granted(LeaseInfo { id, ttl_s }));
+                    self.lease_log
+                        .push(LeaseChange::Granted(LeaseInfo { id, ttl_s }));
                     Ok(Response::LeaseGranted { id, ttl_s })
                 }
                 Err(error) => Err(error.into()),
@@ -199,9 +224,11 @@ impl Inner {
                 }
                 Err(error) => Err(error.into()),
             },
-            Command::Compact { revision } => {
-                self.store.compact(revision).map(|()| Response::Compacted).map_err(CommandError::from)
-            }
+            Command::Compact { revision } => self
+                .store
+                .compact(revision)
+                .map(|()| Response::Compacted)
+                .map_err(CommandError::from),
         })
     }
 }

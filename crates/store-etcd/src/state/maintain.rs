@@ -106,7 +106,8 @@ impl Shared {
     pub(super) fn prune(&self, work: &mut Work, keep: usize) -> io::Result<()> {
         let surplus = work.checkpoints.len().saturating_sub(keep);
         for (number, _) in &work.checkpoints[..surplus] {
-            self.disk.remove_file(&self.checkpoints_dir.join(checkpoint::file_name(*number)))?;
+            self.disk
+                .remove_file(&self.checkpoints_dir.join(checkpoint::file_name(*number)))?;
         }
         if surplus > 0 {
             // Before the segments: a checkpoint that came back would miss them.
@@ -115,10 +116,13 @@ impl Shared {
         }
         let marks = || work.checkpoints.iter().flat_map(|(_, marks)| marks);
         let needed: BTreeSet<u32> = marks().map(|mark| mark.number).collect();
-        let Some(&last) = needed.last() else { return Ok(()) };
+        let Some(&last) = needed.last() else {
+            return Ok(());
+        };
         let unused = self.write().segments.forget_unused(last, &needed);
         for number in unused {
-            self.disk.remove_file(&self.values_dir.join(segments::file_name(number)))?;
+            self.disk
+                .remove_file(&self.values_dir.join(segments::file_name(number)))?;
         }
         Ok(())
     }
@@ -129,7 +133,12 @@ impl Shared {
         let _work = self.work();
         let mut inner = self.write();
         inner.usable()?;
-        let Inner { store, segments, relocation, .. } = &mut *inner;
+        let Inner {
+            store,
+            segments,
+            relocation,
+            ..
+        } = &mut *inner;
         if store.has_removals() {
             store.compact_step(REMOVE_KEYS, segments);
             return Ok(true);
@@ -141,7 +150,9 @@ impl Shared {
             }
             *relocation = Some(Relocation { from, cursor: None });
         }
-        let Some(Relocation { from, cursor }) = relocation else { return Ok(false) };
+        let Some(Relocation { from, cursor }) = relocation else {
+            return Ok(false);
+        };
         let wanted = |location: trivet_mvcc::Location| from.contains(&location.segment);
         let done = store.relocate_step(cursor, MOVE_KEYS, &wanted, &mut |old| {
             let value = segments.read(old)?;

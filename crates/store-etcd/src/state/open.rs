@@ -9,12 +9,12 @@ use trivet_env::{Disk, Env};
 use trivet_mvcc::{Store, WatchLogLimits};
 use trivet_raft_node::LogPosition;
 
+use super::checkpoint::{self, Loaded};
 use super::leases::LeaseLog;
 use super::machine::Machine;
 use super::maintain::Work;
 use super::segments::{self, SegmentMark, Segments, damaged};
 use super::shared::{Inner, Shared};
-use super::checkpoint::{self, Loaded};
 
 /// Sizes and intervals.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +60,12 @@ impl StateConfig {
     /// The state in `dir`, with a background thread and default limits.
     #[must_use]
     pub fn new(env: Env, dir: PathBuf) -> Self {
-        Self { env, dir, background: true, limits: Limits::default() }
+        Self {
+            env,
+            dir,
+            background: true,
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -101,12 +106,19 @@ fn open_dir(config: StateConfig) -> io::Result<(Machine, Arc<Shared>)> {
     create_dirs(&*disk, &config.dir, &[&values_dir, &checkpoints_dir])?;
     let found = find_checkpoint(&disk, &checkpoints_dir)?;
     let names = disk.read_dir(&values_dir)?;
-    let newest = names.iter().filter_map(|name| segments::parse_name(name)).max();
+    let newest = names
+        .iter()
+        .filter_map(|name| segments::parse_name(name))
+        .max();
     let next_number = newest.map_or(1, |number| number + 1);
     let max_size = config.limits.segment_bytes;
     let mut segments = Segments::new(Arc::clone(&disk), values_dir.clone(), next_number, max_size);
     let (store, applied, checkpoint_bytes) = match found.loaded {
-        None => (Store::new(config.limits.watch_log), LogPosition::default(), 0),
+        None => (
+            Store::new(config.limits.watch_log),
+            LogPosition::default(),
+            0,
+        ),
         Some((path, loaded)) => {
             segments.open(&loaded.segments)?;
             adopt(&mut segments, &path, &loaded)?;
@@ -114,8 +126,13 @@ fn open_dir(config: StateConfig) -> io::Result<(Machine, Arc<Shared>)> {
             (store, loaded.position, loaded.size_bytes)
         }
     };
-    let needed: BTreeSet<u32> =
-        found.work.checkpoints.iter().flat_map(|(_, marks)| marks).map(|mark| mark.number).collect();
+    let needed: BTreeSet<u32> = found
+        .work
+        .checkpoints
+        .iter()
+        .flat_map(|(_, marks)| marks)
+        .map(|mark| mark.number)
+        .collect();
     remove_strays(&*disk, &values_dir, &needed)?;
     let inner = Inner {
         store,
@@ -130,14 +147,20 @@ fn open_dir(config: StateConfig) -> io::Result<(Machine, Arc<Shared>)> {
     };
     let dirs = (values_dir, checkpoints_dir);
     let shared = Arc::new(Shared::new(disk, dirs, config.limits, inner, found.work));
-    Ok((Machine::new(Arc::clone(&shared), config.background)?, shared))
+    Ok((
+        Machine::new(Arc::clone(&shared), config.background)?,
+        shared,
+    ))
 }
 
 /// Creates directories below `dir`, and `dir`, durably.
 fn create_dirs(disk: &dyn Disk, dir: &Path, below: &[&PathBuf]) -> io::Result<()> {
     let mut unsynced = vec![dir];
     // Always the parent: a process that died here may have created but not synced it.
-    let parents = dir.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty());
+    let parents = dir
+        .ancestors()
+        .skip(1)
+        .filter(|parent| !parent.as_os_str().is_empty());
     for parent in parents {
         unsynced.push(parent);
         if disk.exists(parent)? {
@@ -160,8 +183,10 @@ fn find_checkpoint(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<Found> {
     for name in names.iter().filter(|name| name.ends_with(".tmp")) {
         disk.remove_file(&dir.join(name))?;
     }
-    let mut numbers: Vec<u64> =
-        names.iter().filter_map(|name| checkpoint::parse_name(name)).collect();
+    let mut numbers: Vec<u64> = names
+        .iter()
+        .filter_map(|name| checkpoint::parse_name(name))
+        .collect();
     numbers.sort_unstable_by(|a, b| b.cmp(a));
     let next_number = numbers.first().map_or(1, |number| number + 1);
     let (mut loaded, mut first_damage) = (None, None);
@@ -193,7 +218,13 @@ fn find_checkpoint(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<Found> {
     }
     // Damaged ones first: they are the first to be removed.
     damaged.append(&mut good);
-    Ok(Found { loaded, work: Work { checkpoints: damaged, next_number } })
+    Ok(Found {
+        loaded,
+        work: Work {
+            checkpoints: damaged,
+            next_number,
+        },
+    })
 }
 
 /// Counts what the index refers to.

@@ -27,7 +27,10 @@ const MAX_SPAN: u64 = 256 * 1024;
 /// Damage, with file and place.
 pub(super) fn damaged(file: &Path, offset: u64, what: &str) -> io::Error {
     let file = file.display();
-    io::Error::new(io::ErrorKind::InvalidData, format!("{file} is damaged at byte {offset}: {what}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("{file} is damaged at byte {offset}: {what}"),
+    )
 }
 
 pub(super) fn file_name(number: u32) -> String {
@@ -76,12 +79,16 @@ impl Table {
     }
 
     fn read_record(&self, location: Location, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.file(location)?.read_exact_at(offset, buffer).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                damaged(&self.dir.join(file_name(location.segment)), offset, "the file ends early")
-            }
-            _ => error,
-        })
+        self.file(location)?
+            .read_exact_at(offset, buffer)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => damaged(
+                    &self.dir.join(file_name(location.segment)),
+                    offset,
+                    "the file ends early",
+                ),
+                _ => error,
+            })
     }
 }
 
@@ -94,8 +101,9 @@ impl ReadValues for Table {
     }
 
     fn read_many(&self, locations: &[Location]) -> io::Result<Vec<Bytes>> {
-        let mut order: Vec<usize> =
-            (0..locations.len()).filter(|&index| locations[index].length > 0).collect();
+        let mut order: Vec<usize> = (0..locations.len())
+            .filter(|&index| locations[index].length > 0)
+            .collect();
         order.sort_unstable_by_key(|&index| locations[index]);
         let mut values = vec![Bytes::new(); locations.len()];
         let mut buffer = Vec::new();
@@ -170,7 +178,10 @@ impl Segments {
     pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, next_number: u32, max_size: u32) -> Self {
         Self {
             disk,
-            table: Arc::new(Table { dir, files: BTreeMap::new() }),
+            table: Arc::new(Table {
+                dir,
+                files: BTreeMap::new(),
+            }),
             usage: BTreeMap::new(),
             active: None,
             next_number,
@@ -185,16 +196,21 @@ impl Segments {
     pub(super) fn open(&mut self, marks: &[SegmentMark]) -> io::Result<()> {
         for mark in marks {
             let path = self.table.dir.join(file_name(mark.number));
-            let file = self.disk.open(&path, OpenMode::ReadWrite).map_err(|error| {
-                match error.kind() {
+            let file = self
+                .disk
+                .open(&path, OpenMode::ReadWrite)
+                .map_err(|error| match error.kind() {
                     io::ErrorKind::NotFound => damaged(&path, 0, "the file is missing"),
                     _ => error,
-                }
-            })?;
+                })?;
             let mut header = [0; HEADER as usize];
             let size = file.size_bytes()?;
             if size < u64::from(mark.size) {
-                return Err(damaged(&path, size, "the file ends before the checkpoint says it does"));
+                return Err(damaged(
+                    &path,
+                    size,
+                    "the file ends before the checkpoint says it does",
+                ));
             }
             file.read_exact_at(0, &mut header)?;
             if header != encode_header(mark.number) {
@@ -203,8 +219,16 @@ impl Segments {
             if size > u64::from(mark.size) {
                 file.set_size(mark.size.into())?;
             }
-            Arc::make_mut(&mut self.table).files.insert(mark.number, file);
-            self.usage.insert(mark.number, Usage { size: mark.size, live: 0 });
+            Arc::make_mut(&mut self.table)
+                .files
+                .insert(mark.number, file);
+            self.usage.insert(
+                mark.number,
+                Usage {
+                    size: mark.size,
+                    live: 0,
+                },
+            );
             self.active = self.active.max(Some(mark.number));
             self.next_number = self.next_number.max(mark.number + 1);
         }
@@ -216,7 +240,8 @@ impl Segments {
         if location.length == 0 {
             return true;
         }
-        let end = u64::from(location.offset) + u64::from(RECORD_HEADER) + u64::from(location.length);
+        let end =
+            u64::from(location.offset) + u64::from(RECORD_HEADER) + u64::from(location.length);
         match self.usage.get_mut(&location.segment) {
             Some(usage) if end <= u64::from(usage.size) && location.offset >= HEADER => {
                 usage.live += end - u64::from(location.offset);
@@ -246,7 +271,13 @@ impl Segments {
         let file = self.disk.open(&path, OpenMode::CreateNew)?;
         file.write_all_at(0, &encode_header(number))?;
         Arc::make_mut(&mut self.table).files.insert(number, file);
-        self.usage.insert(number, Usage { size: HEADER, live: 0 });
+        self.usage.insert(
+            number,
+            Usage {
+                size: HEADER,
+                live: 0,
+            },
+        );
         self.active = Some(number);
         self.next_number += 1;
         self.unsynced.insert(number);
@@ -273,7 +304,10 @@ impl Segments {
         self.usage
             .iter()
             .filter(|(number, usage)| usage.live > 0 || Some(**number) == self.active)
-            .map(|(&number, usage)| SegmentMark { number, size: usage.size })
+            .map(|(&number, usage)| SegmentMark {
+                number,
+                size: usage.size,
+            })
             .collect()
     }
 
@@ -281,8 +315,14 @@ impl Segments {
     /// on with these segments.
     pub(super) fn take_unsynced(&mut self) -> Unsynced {
         let numbers = std::mem::take(&mut self.unsynced);
-        let files = numbers.iter().filter_map(|number| self.table.files.get(number)).cloned();
-        Unsynced { files: files.collect(), new_entries: std::mem::take(&mut self.new_entries) }
+        let files = numbers
+            .iter()
+            .filter_map(|number| self.table.files.get(number))
+            .cloned();
+        Unsynced {
+            files: files.collect(),
+            new_entries: std::mem::take(&mut self.new_entries),
+        }
     }
 
     /// Full segments of which less than half is in use.
@@ -331,7 +371,10 @@ impl ReadValues for Segments {
             let written = self.usage[&location.segment].size - self.pending.len() as u32;
             if let Some(start) = location.offset.checked_sub(written) {
                 let record = &self.pending[start as usize..];
-                return self.table.value(location, record).map(Bytes::copy_from_slice);
+                return self
+                    .table
+                    .value(location, record)
+                    .map(Bytes::copy_from_slice);
             }
         }
         self.table.read(location)
@@ -343,21 +386,35 @@ impl Values for Segments {
         let too_large = || io::Error::new(io::ErrorKind::InvalidInput, "value is too large");
         let length = u32::try_from(value.len()).map_err(|_| too_large())?;
         let record = RECORD_HEADER.checked_add(length).ok_or_else(too_large)?;
-        let size = self.active.map_or(u32::MAX, |number| self.usage[&number].size);
+        let size = self
+            .active
+            .map_or(u32::MAX, |number| self.usage[&number].size);
         // A value that is larger than a segment gets one for itself.
-        if size.checked_add(record).is_none_or(|size| size > self.max_size) && size != HEADER {
+        if size
+            .checked_add(record)
+            .is_none_or(|size| size > self.max_size)
+            && size != HEADER
+        {
             self.roll()?;
         }
         let number = self.active.expect("a segment was opened above");
-        let usage = self.usage.get_mut(&number).expect("the active segment is counted");
+        let usage = self
+            .usage
+            .get_mut(&number)
+            .expect("the active segment is counted");
         let offset = usage.size;
         usage.size = offset.checked_add(record).ok_or_else(too_large)?;
         usage.live += u64::from(record);
         self.pending.extend_from_slice(&length.to_le_bytes());
-        self.pending.extend_from_slice(&crc32c::crc32c(value).to_le_bytes());
+        self.pending
+            .extend_from_slice(&crc32c::crc32c(value).to_le_bytes());
         self.pending.extend_from_slice(value);
         self.unsynced.insert(number);
-        Ok(Location { segment: number, offset, length })
+        Ok(Location {
+            segment: number,
+            offset,
+            length,
+        })
     }
 
     fn release(&mut self, location: Location) {

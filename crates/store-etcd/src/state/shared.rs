@@ -83,7 +83,9 @@ pub(super) struct Inner {
 
 impl Inner {
     pub(super) fn usable(&self) -> io::Result<()> {
-        self.failed.as_ref().map_or(Ok(()), |why| Err(io::Error::other(why.clone())))
+        self.failed
+            .as_ref()
+            .map_or(Ok(()), |why| Err(io::Error::other(why.clone())))
     }
 }
 
@@ -107,7 +109,9 @@ pub struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("revision", &self.revision()).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("revision", &self.revision())
+            .finish_non_exhaustive()
     }
 }
 
@@ -160,8 +164,10 @@ impl Shared {
 
     /// Tells watchers what there is.
     pub(super) fn publish(&self, revision: Revision, lease_cursor: u64) {
-        self.revisions.send_if_modified(|old| std::mem::replace(old, revision) != revision);
-        self.lease_cursor.send_if_modified(|old| std::mem::replace(old, lease_cursor) != lease_cursor);
+        self.revisions
+            .send_if_modified(|old| std::mem::replace(old, revision) != revision);
+        self.lease_cursor
+            .send_if_modified(|old| std::mem::replace(old, lease_cursor) != lease_cursor);
     }
 
     /// The newest revision that was applied here.
@@ -249,7 +255,12 @@ impl Shared {
         inner.usable()?;
         let view = inner.store.view();
         let at = view.check(revision)?;
-        Ok(Export::new(view.clone(), at, inner.segments.table(), inner.store.leases().iter().collect()))
+        Ok(Export::new(
+            view.clone(),
+            at,
+            inner.segments.table(),
+            inner.store.leases().iter().collect(),
+        ))
     }
 
     /// Watches keys. A start that is compacted shows when the watcher is first asked.
@@ -322,8 +333,15 @@ pub(super) fn read_or_gone(
     }
     let (found, table) = {
         let inner = shared.read();
-        let found = inner.store.view().index.written_at(key, version.main).copied();
+        let found = inner
+            .store
+            .view()
+            .index
+            .written_at(key, version.main)
+            .copied();
         (found, inner.segments.table())
     };
-    found.map(|version| table.read_any(version.location)).transpose()
+    found
+        .map(|version| table.read_any(version.location))
+        .transpose()
 }

@@ -123,7 +123,10 @@ impl Source {
             count += 1;
         }
         let records: Vec<(Bytes, Version)> = self.queue.drain(..count).collect();
-        let locations: Vec<Location> = records.iter().map(|(_, version)| version.location).collect();
+        let locations: Vec<Location> = records
+            .iter()
+            .map(|(_, version)| version.location)
+            .collect();
         let values = self.table.read_many(&locations)?;
         let mut payload = Writer::with_capacity(bytes + 32 * count);
         for ((key, version), value) in records.iter().zip(&values) {
@@ -141,11 +144,16 @@ impl Source {
         loop {
             let mut seen = false;
             let mut last = None;
-            for entry in self.view.index.entries_after(self.after.as_deref(), PAGE_KEYS) {
+            for entry in self
+                .view
+                .index
+                .entries_after(self.after.as_deref(), PAGE_KEYS)
+            {
                 seen = true;
                 let key = Bytes::copy_from_slice(entry.key);
                 let versions = entry.uncompacted(compacted).into_iter();
-                self.queue.extend(versions.map(|version| (key.clone(), version)));
+                self.queue
+                    .extend(versions.map(|version| (key.clone(), version)));
                 last = Some(key);
             }
             self.after = last.or(self.after.take());
@@ -170,7 +178,10 @@ impl SnapshotSource for Source {
 }
 
 fn malformed(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the snapshot is not usable: {what}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the snapshot is not usable: {what}"),
+    )
 }
 
 impl From<DecodeError> for io::Error {
@@ -200,8 +211,12 @@ impl Shared {
             inner.segments.next_number()
         };
         let disk = Arc::clone(&self.disk);
-        let mut segments =
-            Segments::new(disk, self.values_dir.clone(), next_number, self.limits.segment_bytes);
+        let mut segments = Segments::new(
+            disk,
+            self.values_dir.clone(),
+            next_number,
+            self.limits.segment_bytes,
+        );
         let number = work.next_number;
         // A number is used once, whatever becomes of the file.
         work.next_number += 1;
@@ -259,7 +274,11 @@ fn read_stream(
     chunks: &mut dyn Iterator<Item = io::Result<Bytes>>,
     segments: &mut Segments,
 ) -> io::Result<Parts> {
-    let mut stream = Stream { chunks, buffer: BytesMut::new(), checksum: 0 };
+    let mut stream = Stream {
+        chunks,
+        buffer: BytesMut::new(),
+        checksum: 0,
+    };
     let (kind, payload, _) = stream.frame()?;
     if kind != KIND_HEAD || payload.len() < MAGIC.len() || payload[..MAGIC.len()] != MAGIC {
         return Err(malformed("it has no head"));
@@ -292,7 +311,11 @@ fn read_stream(
     if !stream.buffer.is_empty() {
         return Err(malformed("something follows its end"));
     }
-    let view = View { index: records.finish()?, revision, compacted };
+    let view = View {
+        index: records.finish()?,
+        revision,
+        compacted,
+    };
     Ok(Parts { view, leases })
 }
 
@@ -331,7 +354,12 @@ struct Records {
 }
 
 impl Records {
-    fn read(&mut self, payload: Bytes, revision: Revision, segments: &mut Segments) -> io::Result<()> {
+    fn read(
+        &mut self,
+        payload: Bytes,
+        revision: Revision,
+        segments: &mut Segments,
+    ) -> io::Result<()> {
         let mut input = Reader::new(payload);
         while input.remaining() > 0 {
             let key = input.bytes()?;
@@ -340,13 +368,19 @@ impl Records {
             if version.main > revision.0 || version.create > version.main {
                 return Err(malformed("a version is newer than the state"));
             }
-            let location =
-                if value.is_empty() { Location::EMPTY } else { segments.append(&value)? };
+            let location = if value.is_empty() {
+                Location::EMPTY
+            } else {
+                segments.append(&value)?
+            };
             if key != self.key {
                 self.flush()?;
                 self.key = Bytes::copy_from_slice(&key);
             }
-            self.versions.push(Version { location, ..version });
+            self.versions.push(Version {
+                location,
+                ..version
+            });
             self.count += 1;
         }
         Ok(())

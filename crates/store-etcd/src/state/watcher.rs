@@ -97,7 +97,9 @@ struct Backlog {
 
 impl std::fmt::Debug for Backlog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Backlog").field("changes", &self.changes.len()).finish_non_exhaustive()
+        f.debug_struct("Backlog")
+            .field("changes", &self.changes.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -113,11 +115,23 @@ impl Watcher {
         let revisions = shared.revisions();
         let (opened_at, compact) = {
             let inner = shared.read();
-            (inner.store.revision(), inner.store.view().compact_revision())
+            (
+                inner.store.revision(),
+                inner.store.view().compact_revision(),
+            )
         };
         let start = op.start.unwrap_or(opened_at.next());
         let compacted = (start < compact).then_some(compact);
-        Self { shared, op: Arc::new(op), next: start, start, opened_at, compacted, backlog: None, revisions }
+        Self {
+            shared,
+            op: Arc::new(op),
+            next: start,
+            start,
+            opened_at,
+            compacted,
+            backlog: None,
+            revisions,
+        }
     }
 
     /// The newest revision when the watch was opened.
@@ -164,7 +178,10 @@ impl Watcher {
                     let (shared, op) = (Arc::clone(&self.shared), Arc::clone(&self.op));
                     let matching = || revisions.iter().flat_map(|revision| &revision.events);
                     let inline = !op.previous
-                        || matching().filter(|event| op.range.contains(&event.key)).take(INLINE_EVENTS + 1).count()
+                        || matching()
+                            .filter(|event| op.range.contains(&event.key))
+                            .take(INLINE_EVENTS + 1)
+                            .count()
                             <= INLINE_EVENTS;
                     if inline {
                         recent(&shared, &op, &table, &revisions)?
@@ -174,7 +191,8 @@ impl Watcher {
                 }
                 Source::History(view, table) => {
                     let (op, from) = (Arc::clone(&self.op), self.next);
-                    let backlog = blocking(move || Ok(Ok(Backlog::find(&view, &op, table, from)))).await?;
+                    let backlog =
+                        blocking(move || Ok(Ok(Backlog::find(&view, &op, table, from)))).await?;
                     self.backlog = Some(Arc::new(backlog));
                     continue;
                 }
@@ -184,7 +202,11 @@ impl Watcher {
                 }
             };
             self.next = batch.revision.next();
-            if self.backlog.as_ref().is_some_and(|backlog| self.next > backlog.until) {
+            if self
+                .backlog
+                .as_ref()
+                .is_some_and(|backlog| self.next > backlog.until)
+            {
                 self.backlog = None;
             }
             if !batch.events.is_empty() {
@@ -221,14 +243,31 @@ impl Watcher {
 
 impl WatchOp {
     fn wants(&self, key: &[u8], version: &Version) -> bool {
-        let filtered = if version.is_tombstone() { self.no_delete } else { self.no_put };
+        let filtered = if version.is_tombstone() {
+            self.no_delete
+        } else {
+            self.no_put
+        };
         !filtered && self.range.contains(key)
     }
 }
 
-fn event(key: Bytes, value: Bytes, version: &Version, previous: Option<trivet_mvcc::KeyValue>) -> WatchEvent {
-    let kind = if version.is_tombstone() { EventKind::Delete } else { EventKind::Put };
-    WatchEvent { kind, current: version.pair(key, value), previous }
+fn event(
+    key: Bytes,
+    value: Bytes,
+    version: &Version,
+    previous: Option<trivet_mvcc::KeyValue>,
+) -> WatchEvent {
+    let kind = if version.is_tombstone() {
+        EventKind::Delete
+    } else {
+        EventKind::Put
+    };
+    WatchEvent {
+        kind,
+        current: version.pair(key, value),
+        previous,
+    }
 }
 
 /// A batch of revisions from the log in memory. Only replaced values are read from disk.
@@ -238,19 +277,33 @@ fn recent(
     table: &Table,
     revisions: &[Arc<RevisionEvents>],
 ) -> io::Result<WatchBatch> {
-    let mut batch = WatchBatch { revision: Revision(0), events: Vec::new() };
+    let mut batch = WatchBatch {
+        revision: Revision(0),
+        events: Vec::new(),
+    };
     let mut bytes = 0;
     for revision in revisions {
-        for change in revision.events.iter().filter(|change| op.wants(&change.key, &change.version)) {
+        for change in revision
+            .events
+            .iter()
+            .filter(|change| op.wants(&change.key, &change.version))
+        {
             let previous = match &change.previous {
-                Some(previous) if op.previous => read_or_gone(shared, table, &change.key, previous)?
-                    .map(|value| previous.pair(change.key.clone(), value)),
+                Some(previous) if op.previous => {
+                    read_or_gone(shared, table, &change.key, previous)?
+                        .map(|value| previous.pair(change.key.clone(), value))
+                }
                 _ => None,
             };
             bytes += change.key.len()
                 + change.value.len()
                 + previous.as_ref().map_or(0, |previous| previous.value.len());
-            batch.events.push(event(change.key.clone(), change.value.clone(), &change.version, previous));
+            batch.events.push(event(
+                change.key.clone(),
+                change.value.clone(),
+                &change.version,
+                previous,
+            ));
         }
         batch.revision = revision.revision;
         if bytes >= BATCH_BYTES {
@@ -265,12 +318,18 @@ impl Backlog {
     fn find(view: &View, op: &WatchOp, table: Arc<Table>, from: Revision) -> Self {
         let (mut changes, last) = view.index.changes(&op.range, from.0, BACKLOG_CHANGES);
         changes.retain(|change| op.wants(&change.key, &change.version));
-        Self { changes, table, until: last.map_or(view.revision, Revision) }
+        Self {
+            changes,
+            table,
+            until: last.map_or(view.revision, Revision),
+        }
     }
 
     /// The batch that begins at revision `from`.
     fn batch(&self, op: &WatchOp, from: Revision) -> io::Result<WatchBatch> {
-        let start = self.changes.partition_point(|change| change.version.main < from.0);
+        let start = self
+            .changes
+            .partition_point(|change| change.version.main < from.0);
         let rest = &self.changes[start..];
         let previous = |change: &Change| change.previous.filter(|_| op.previous);
         let (mut count, mut bytes) = (0, 0);
@@ -279,12 +338,14 @@ impl Backlog {
             if full && change.version.main != rest[count - 1].version.main {
                 break;
             }
-            let values = change.version.location.length + previous(change).map_or(0, |p| p.location.length);
+            let values =
+                change.version.location.length + previous(change).map_or(0, |p| p.location.length);
             bytes += change.key.len() + values as usize;
             count += 1;
         }
-        let revision =
-            rest.get(count).map_or(self.until, |_| Revision(rest[count - 1].version.main));
+        let revision = rest
+            .get(count)
+            .map_or(self.until, |_| Revision(rest[count - 1].version.main));
         let rest = &rest[..count];
         let mut locations = Vec::with_capacity(count * 2);
         for change in rest {
@@ -298,6 +359,9 @@ impl Backlog {
             let replaced = previous(change).map(|version| version.pair(change.key.clone(), next()));
             event(change.key.clone(), value, &change.version, replaced)
         });
-        Ok(WatchBatch { revision, events: events.collect() })
+        Ok(WatchBatch {
+            revision,
+            events: events.collect(),
+        })
     }
 }

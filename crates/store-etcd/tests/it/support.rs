@@ -177,10 +177,11 @@ impl Three {
         }
     }
 
+    /// All at once: one after the other would hand leadership over twice, and end with one that
+    /// has nobody left to give it to.
     pub(crate) async fn shutdown(&self) {
-        for member in &self.members {
-            member.store.shutdown().await;
-        }
+        let all = self.members.iter().map(|member| member.store.shutdown());
+        futures_util::future::join_all(all).await;
     }
 }
 

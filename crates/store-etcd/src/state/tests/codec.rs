@@ -27,10 +27,21 @@ fn lease() -> impl Strategy<Value = Option<LeaseId>> {
 
 fn range_op() -> impl Strategy<Value = RangeOp> {
     let orders = [SortOrder::None, SortOrder::Ascend, SortOrder::Descend];
-    let targets =
-        [SortTarget::Key, SortTarget::Version, SortTarget::Create, SortTarget::Mod, SortTarget::Value];
-    (range(), any::<[u64; 6]>(), 0..3usize, 0..5usize, any::<[bool; 2]>()).prop_map(
-        move |(range, n, order, target, flags)| RangeOp {
+    let targets = [
+        SortTarget::Key,
+        SortTarget::Version,
+        SortTarget::Create,
+        SortTarget::Mod,
+        SortTarget::Value,
+    ];
+    (
+        range(),
+        any::<[u64; 6]>(),
+        0..3usize,
+        0..5usize,
+        any::<[bool; 2]>(),
+    )
+        .prop_map(move |(range, n, order, target, flags)| RangeOp {
             revision: Some(n[0]).filter(|n| *n != 0).map(Revision),
             limit: n[1],
             sort_order: orders[order],
@@ -42,49 +53,71 @@ fn range_op() -> impl Strategy<Value = RangeOp> {
             keys_only: flags[0],
             count_only: flags[1],
             range,
-        },
-    )
+        })
 }
 
 fn compare() -> impl Strategy<Value = Compare> {
     let ops = [
-        CompareOp::Equal, CompareOp::Greater, CompareOp::Less, CompareOp::NotEqual, CompareOp::Always,
+        CompareOp::Equal,
+        CompareOp::Greater,
+        CompareOp::Less,
+        CompareOp::NotEqual,
+        CompareOp::Always,
     ];
-    (range(), 0..5usize, 0..6u8, any::<i64>(), bytes()).prop_map(move |(range, op, kind, n, value)| {
-        let target = match kind {
-            0 => CompareTarget::Version(n),
-            1 => CompareTarget::Create(n),
-            2 => CompareTarget::Mod(n),
-            3 => CompareTarget::Value(value),
-            4 => CompareTarget::Lease(n),
-            _ => CompareTarget::Unknown,
-        };
-        Compare { range, op: ops[op], target }
-    })
+    (range(), 0..5usize, 0..6u8, any::<i64>(), bytes()).prop_map(
+        move |(range, op, kind, n, value)| {
+            let target = match kind {
+                0 => CompareTarget::Version(n),
+                1 => CompareTarget::Create(n),
+                2 => CompareTarget::Mod(n),
+                3 => CompareTarget::Value(value),
+                4 => CompareTarget::Lease(n),
+                _ => CompareTarget::Unknown,
+            };
+            Compare {
+                range,
+                op: ops[op],
+                target,
+            }
+        },
+    )
 }
 
 fn txn() -> impl Strategy<Value = Txn> {
-    let put = (bytes(), bytes(), lease(), any::<[bool; 3]>()).prop_map(|(key, value, lease, flags)| {
-        Op::Put(PutOp {
-            key,
-            value,
-            lease,
-            prev_kv: flags[0],
-            ignore_value: flags[1],
-            ignore_lease: flags[2],
-        })
-    });
+    let put =
+        (bytes(), bytes(), lease(), any::<[bool; 3]>()).prop_map(|(key, value, lease, flags)| {
+            Op::Put(PutOp {
+                key,
+                value,
+                lease,
+                prev_kv: flags[0],
+                ignore_value: flags[1],
+                ignore_lease: flags[2],
+            })
+        });
     let delete = (range(), any::<bool>())
         .prop_map(|(range, prev_kv)| Op::DeleteRange(DeleteRangeOp { range, prev_kv }));
     let leaf = prop_oneof![range_op().prop_map(Op::Range), put, delete];
     let op = leaf.prop_recursive(3, 16, 4, |op| {
         let list = || proptest::collection::vec(op.clone(), 0..4);
-        (proptest::collection::vec(compare(), 0..3), list(), list())
-            .prop_map(|(compare, success, failure)| Op::Txn(Txn { compare, success, failure }))
+        (proptest::collection::vec(compare(), 0..3), list(), list()).prop_map(
+            |(compare, success, failure)| {
+                Op::Txn(Txn {
+                    compare,
+                    success,
+                    failure,
+                })
+            },
+        )
     });
     let list = || proptest::collection::vec(op.clone(), 0..4);
-    (proptest::collection::vec(compare(), 0..3), list(), list())
-        .prop_map(|(compare, success, failure)| Txn { compare, success, failure })
+    (proptest::collection::vec(compare(), 0..3), list(), list()).prop_map(
+        |(compare, success, failure)| Txn {
+            compare,
+            success,
+            failure,
+        },
+    )
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -112,27 +145,49 @@ fn txn_result() -> impl Strategy<Value = TxnResult> {
     let revision = || any::<u64>().prop_map(Revision);
     let pairs = || proptest::collection::vec(pair(), 0..4);
     let leaf = prop_oneof![
-        (revision(), pairs(), any::<bool>(), any::<u64>()).prop_map(|(revision, items, more, count)| {
-            OpResult::Range(RangeResult { revision, items, more, count })
-        }),
+        (revision(), pairs(), any::<bool>(), any::<u64>()).prop_map(
+            |(revision, items, more, count)| {
+                OpResult::Range(RangeResult {
+                    revision,
+                    items,
+                    more,
+                    count,
+                })
+            }
+        ),
         (revision(), proptest::option::of(pair()))
             .prop_map(|(revision, previous)| OpResult::Put { revision, previous }),
         (revision(), any::<u64>(), pairs()).prop_map(|(revision, deleted, previous)| {
-            OpResult::DeleteRange { revision, deleted, previous }
+            OpResult::DeleteRange {
+                revision,
+                deleted,
+                previous,
+            }
         }),
     ];
     let result = move |op: BoxedStrategy<OpResult>| {
-        (any::<u64>(), any::<bool>(), proptest::collection::vec(op, 0..4)).prop_map(
-            |(revision, succeeded, results)| TxnResult { revision: Revision(revision), succeeded, results },
+        (
+            any::<u64>(),
+            any::<bool>(),
+            proptest::collection::vec(op, 0..4),
         )
+            .prop_map(|(revision, succeeded, results)| TxnResult {
+                revision: Revision(revision),
+                succeeded,
+                results,
+            })
     };
-    let op = leaf.prop_recursive(2, 8, 3, move |op| result(op).prop_map(OpResult::Txn).boxed());
+    let op = leaf.prop_recursive(2, 8, 3, move |op| {
+        result(op).prop_map(OpResult::Txn).boxed()
+    });
     result(op.boxed())
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
     let refusal = prop_oneof![
-        any::<u64>().prop_map(|n| Refusal::Compacted { compact_revision: Revision(n) }),
+        any::<u64>().prop_map(|n| Refusal::Compacted {
+            compact_revision: Revision(n)
+        }),
         any::<[u64; 2]>().prop_map(|n| Refusal::FutureRevision {
             requested: Revision(n[0]),
             current: Revision(n[1]),
@@ -152,7 +207,10 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         1 => Just(Err(CommandError::Malformed)),
         2 => refusal.prop_map(|refusal| Err(CommandError::Refused(refusal))),
     ];
-    (any::<u64>(), result).prop_map(|(n, result)| Outcome { revision: Revision(n), result })
+    (any::<u64>(), result).prop_map(|(n, result)| Outcome {
+        revision: Revision(n),
+        result,
+    })
 }
 
 proptest! {
@@ -200,8 +258,14 @@ fn nesting_has_a_bottom() {
     let command = Command::Txn(txn.clone());
     assert_eq!(Command::decode(command.encode()), Ok(command));
     let deeper = Command::Txn(Txn::single(Op::Txn(txn)));
-    assert_eq!(Command::decode(deeper.encode()), Err(DecodeError::Malformed));
+    assert_eq!(
+        Command::decode(deeper.encode()),
+        Err(DecodeError::Malformed)
+    );
     // A million nested transactions in a megabyte or three.
-    let bomb: Vec<u8> = [1, 1].into_iter().chain([0, 1, 3].repeat(1_000_000)).collect();
+    let bomb: Vec<u8> = [1, 1]
+        .into_iter()
+        .chain([0, 1, 3].repeat(1_000_000))
+        .collect();
     assert_eq!(Command::decode(bomb.into()), Err(DecodeError::Malformed));
 }

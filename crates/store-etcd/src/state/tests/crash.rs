@@ -17,23 +17,38 @@ fn run(disk: &SimDisk, log: &[AppliedBatch]) -> io::Result<()> {
 /// What a member that never crashed has after each entry.
 fn reference(log: &[AppliedBatch]) -> Vec<(Dump, Vec<Bytes>)> {
     let (mut machine, shared) = open_on(&SimDisk::new()).unwrap();
-    log.iter().map(|batch| {
-        let answers = machine.apply(batch).unwrap();
-        (dump(&shared), answers)
-    }).collect()
+    log.iter()
+        .map(|batch| {
+            let answers = machine.apply(batch).unwrap();
+            (dump(&shared), answers)
+        })
+        .collect()
 }
 
 /// Opens what is left, checks it, and applies the rest of the log.
-fn recover(disk: &SimDisk, log: &[AppliedBatch], expected: &[(Dump, Vec<Bytes>)], what: &str) -> u64 {
+fn recover(
+    disk: &SimDisk,
+    log: &[AppliedBatch],
+    expected: &[(Dump, Vec<Bytes>)],
+    what: &str,
+) -> u64 {
     let (mut machine, shared) = open_on(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
     let found = machine.applied();
     assert_eq!(found, machine.durable(), "{what}");
     if found.index > 0 {
-        assert_eq!(dump(&shared), expected[found.index as usize - 1].0, "{what}: recovered");
+        assert_eq!(
+            dump(&shared),
+            expected[found.index as usize - 1].0,
+            "{what}: recovered"
+        );
     }
     for batch in &log[found.index as usize..] {
         let answers = machine.apply(batch).unwrap();
-        assert_eq!(answers, expected[batch.position.index as usize - 1].1, "{what}: answers");
+        assert_eq!(
+            answers,
+            expected[batch.position.index as usize - 1].1,
+            "{what}: answers"
+        );
         machine.checkpoint(false).unwrap();
     }
     assert_eq!(dump(&shared), expected[log.len() - 1].0, "{what}: replayed");
@@ -57,7 +72,9 @@ fn a_crash_at_any_operation_loses_nothing_that_was_durable() {
             let mut durable = 0;
             if let Ok((mut machine, _)) = open_on(&disk) {
                 for (number, batch) in log.iter().enumerate() {
-                    if machine.apply(batch).is_err() || machine.checkpoint(number % 23 == 22).is_err() {
+                    if machine.apply(batch).is_err()
+                        || machine.checkpoint(number % 23 == 22).is_err()
+                    {
                         break;
                     }
                     durable = machine.durable().index;

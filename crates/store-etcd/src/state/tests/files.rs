@@ -4,12 +4,19 @@ use super::*;
 
 fn segments(disk: &SimDisk) -> Vec<PathBuf> {
     let files = disk.files().into_iter();
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "seg")).collect()
+    files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
+        .collect()
 }
 
 fn checkpoints(disk: &SimDisk) -> Vec<PathBuf> {
     let files = disk.files().into_iter();
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "ckpt")).collect()
+    files
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "ckpt")
+        })
+        .collect()
 }
 
 #[test]
@@ -17,7 +24,11 @@ fn sparse_segments_are_rewritten_and_removed() {
     let disk = SimDisk::new();
     let (mut machine, shared) = open_on(&disk).unwrap();
     for index in 1..=400 {
-        apply(&mut machine, index, &[put(format!("k{}", index % 10), vec![b'v'; 100])]);
+        apply(
+            &mut machine,
+            index,
+            &[put(format!("k{}", index % 10), vec![b'v'; 100])],
+        );
     }
     let before = shared.size();
     assert!(before.total_bytes > 40_000);
@@ -44,7 +55,11 @@ fn a_damaged_checkpoint_is_reported_and_the_one_before_is_used() {
     let (mut machine, shared) = open_on(&disk).unwrap();
     let mut dumps = Vec::new();
     for index in 1..=2 {
-        apply(&mut machine, index, &[put("a", index.to_string()), put("b", "x")]);
+        apply(
+            &mut machine,
+            index,
+            &[put("a", index.to_string()), put("b", "x")],
+        );
         machine.checkpoint(true).unwrap();
         dumps.push(dump(&shared));
     }
@@ -55,7 +70,8 @@ fn a_damaged_checkpoint_is_reported_and_the_one_before_is_used() {
     for byte in 0..size {
         let disk = disk.crash_image(0);
         disk.flip_bit(&files[1], byte, 3);
-        let (mut machine, shared) = open_on(&disk).unwrap_or_else(|error| panic!("byte {byte}: {error}"));
+        let (mut machine, shared) =
+            open_on(&disk).unwrap_or_else(|error| panic!("byte {byte}: {error}"));
         assert_eq!(dump(&shared), dumps[0], "byte {byte}");
         apply(&mut machine, 2, &[put("a", "2"), put("b", "x")]);
         machine.checkpoint(true).unwrap();
@@ -67,7 +83,10 @@ fn a_damaged_checkpoint_is_reported_and_the_one_before_is_used() {
         disk.flip_bit(file, 22, 1);
     }
     let error = open_on(&disk).unwrap_err().to_string();
-    assert!(error.contains("0000000000000002.ckpt is damaged at byte 12"), "{error}");
+    assert!(
+        error.contains("0000000000000002.ckpt is damaged at byte 12"),
+        "{error}"
+    );
 }
 
 /// What only the older of two checkpoints needs is there as long as that is.
@@ -79,7 +98,11 @@ fn the_checkpoint_before_is_usable_after_segments_were_rewritten() {
     for round in 0..12 {
         for _ in 0..20 {
             index += 1;
-            apply(&mut machine, index, &[put(format!("k{}", index % 7), vec![b'v'; 150])]);
+            apply(
+                &mut machine,
+                index,
+                &[put(format!("k{}", index % 7), vec![b'v'; 150])],
+            );
         }
         let revision = shared.revision();
         index += 1;
@@ -110,14 +133,23 @@ async fn a_damaged_value_is_an_error_with_file_and_place() {
     // Header, then length, checksum and "first", then length and checksum of "second".
     disk.flip_bit(file, 20 + 8 + 5 + 8, 0);
     let op = |key: &'static str| trivet_mvcc::RangeOp::new(KeyRange::Key(key.into()));
-    assert_eq!(&shared.range(&op("a")).await.unwrap().items[0].value[..], b"first");
+    assert_eq!(
+        &shared.range(&op("a")).await.unwrap().items[0].value[..],
+        b"first"
+    );
     let error = shared.range(&op("b")).await.unwrap_err().to_string();
-    assert!(error.contains("00000001.seg is damaged at byte 33: the checksum is wrong"), "{error}");
+    assert!(
+        error.contains("00000001.seg is damaged at byte 33: the checksum is wrong"),
+        "{error}"
+    );
     machine.checkpoint(true).unwrap();
     drop(machine);
     disk.overwrite(file, b"short");
     let error = open_on(&disk).unwrap_err();
-    assert!(matches!(&error, OpenError::Damaged(what) if what.contains("00000001.seg")), "{error}");
+    assert!(
+        matches!(&error, OpenError::Damaged(what) if what.contains("00000001.seg")),
+        "{error}"
+    );
 }
 
 #[test]
@@ -125,7 +157,11 @@ fn values_larger_than_a_segment_have_one_for_themselves() {
     let disk = SimDisk::new();
     let (mut machine, shared) = open_on(&disk).unwrap();
     for index in 1..=5 {
-        apply(&mut machine, index, &[put("large", vec![index as u8; 5000]), put("small", "s")]);
+        apply(
+            &mut machine,
+            index,
+            &[put("large", vec![index as u8; 5000]), put("small", "s")],
+        );
     }
     machine.checkpoint(true).unwrap();
     let expected = dump(&shared);
@@ -154,7 +190,10 @@ fn entries_without_commands_and_malformed_commands_are_harmless() {
     let (mut machine, shared) = open_on(&SimDisk::new()).unwrap();
     assert!(machine.apply(&entry(1, &[])).unwrap().is_empty());
     let position = LogPosition { term: 1, index: 2 };
-    let commands = vec![Bytes::from_static(b"\x01\x01nonsense"), put("a", "b").encode()];
+    let commands = vec![
+        Bytes::from_static(b"\x01\x01nonsense"),
+        put("a", "b").encode(),
+    ];
     let answers = machine.apply(&AppliedBatch { position, commands }).unwrap();
     let outcome = Outcome::decode(answers[0].clone()).unwrap();
     assert_eq!(outcome.result, Err(crate::state::CommandError::Malformed));
@@ -171,10 +210,17 @@ fn entries_without_commands_and_malformed_commands_are_harmless() {
 fn the_thread_writes_checkpoints_and_removes_what_is_compacted() {
     let dir = tempfile::tempdir().unwrap();
     let limits = small();
-    let config = StateConfig { limits, ..StateConfig::new(Env::real(), dir.path().join("state")) };
+    let config = StateConfig {
+        limits,
+        ..StateConfig::new(Env::real(), dir.path().join("state"))
+    };
     let (mut machine, shared) = open(config.clone()).unwrap();
     for index in 1..=300 {
-        apply(&mut machine, index, &[put(format!("k{}", index % 7), vec![b'v'; 200])]);
+        apply(
+            &mut machine,
+            index,
+            &[put(format!("k{}", index % 7), vec![b'v'; 200])],
+        );
         machine.checkpoint(false).unwrap();
     }
     let revision = shared.revision();

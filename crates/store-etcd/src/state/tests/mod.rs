@@ -27,13 +27,24 @@ fn small() -> Limits {
         segment_bytes: 2048,
         checkpoint_bytes: 1500,
         checkpoint_commands: 20,
-        watch_log: WatchLogLimits { bytes: 4096, revisions: 16 },
+        watch_log: WatchLogLimits {
+            bytes: 4096,
+            revisions: 16,
+        },
     }
 }
 
 fn config(disk: &SimDisk, limits: Limits) -> StateConfig {
-    let env = Env { disk: Arc::new(disk.clone()), ..Env::real() };
-    StateConfig { env, dir: PathBuf::from("/data/state"), background: false, limits }
+    let env = Env {
+        disk: Arc::new(disk.clone()),
+        ..Env::real()
+    };
+    StateConfig {
+        env,
+        dir: PathBuf::from("/data/state"),
+        background: false,
+        limits,
+    }
 }
 
 fn open_on(disk: &SimDisk) -> Result<(Machine, Arc<Shared>), OpenError> {
@@ -45,18 +56,30 @@ fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Command {
 }
 
 fn delete(range: KeyRange) -> Command {
-    Command::Txn(Txn::single(Op::DeleteRange(DeleteRangeOp { range, prev_kv: true })))
+    Command::Txn(Txn::single(Op::DeleteRange(DeleteRangeOp {
+        range,
+        prev_kv: true,
+    })))
 }
 
 /// A log entry of such commands.
 fn entry(index: u64, commands: &[Command]) -> AppliedBatch {
     let commands = commands.iter().map(Command::encode).collect();
-    AppliedBatch { position: LogPosition { term: 1 + index / 50, index }, commands }
+    AppliedBatch {
+        position: LogPosition {
+            term: 1 + index / 50,
+            index,
+        },
+        commands,
+    }
 }
 
 fn apply(machine: &mut Machine, index: u64, commands: &[Command]) -> Vec<Outcome> {
     let answers = machine.apply(&entry(index, commands)).unwrap();
-    answers.into_iter().map(|answer| Outcome::decode(answer).unwrap()).collect()
+    answers
+        .into_iter()
+        .map(|answer| Outcome::decode(answer).unwrap())
+        .collect()
 }
 
 /// A log of all sorts of commands.
@@ -72,14 +95,25 @@ fn workload(seed: u64, entries: u64) -> Vec<AppliedBatch> {
                     let value = vec![b'a' + rng.below(26) as u8; rng.below(300) as usize];
                     revision += 1;
                     match rng.below(20) {
-                        0 => Command::LeaseGrant { id: LeaseId(1 + rng.below(3) as i64), ttl_s: 60 },
-                        1 => Command::LeaseRevoke { id: LeaseId(1 + rng.below(3) as i64) },
-                        2 => Command::Compact { revision: Revision(revision * rng.below(8) / 12) },
+                        0 => Command::LeaseGrant {
+                            id: LeaseId(1 + rng.below(3) as i64),
+                            ttl_s: 60,
+                        },
+                        1 => Command::LeaseRevoke {
+                            id: LeaseId(1 + rng.below(3) as i64),
+                        },
+                        2 => Command::Compact {
+                            revision: Revision(revision * rng.below(8) / 12),
+                        },
                         3 | 4 => delete(KeyRange::Key(key.into())),
                         5 => delete(KeyRange::prefix(key.into())),
                         6 => {
                             let lease = Some(LeaseId(1 + rng.below(3) as i64));
-                            let op = PutOp { lease, prev_kv: true, ..PutOp::new(key, value) };
+                            let op = PutOp {
+                                lease,
+                                prev_kv: true,
+                                ..PutOp::new(key, value)
+                            };
                             Command::Txn(Txn::single(Op::Put(op)))
                         }
                         7 => Command::Txn(Txn {
@@ -88,7 +122,10 @@ fn workload(seed: u64, entries: u64) -> Vec<AppliedBatch> {
                                 op: CompareOp::Equal,
                                 target: CompareTarget::Mod(0),
                             }],
-                            success: vec![Op::Put(PutOp::new(key, value)), Op::Put(PutOp::new("other", "x"))],
+                            success: vec![
+                                Op::Put(PutOp::new(key, value)),
+                                Op::Put(PutOp::new("other", "x")),
+                            ],
                             failure: vec![Op::Put(PutOp::new("lost", "y"))],
                         }),
                         _ => put(key, value),
@@ -120,7 +157,14 @@ fn dump(shared: &Shared) -> Dump {
             let value = inner.segments.read_any(version.location).unwrap();
             let location = trivet_mvcc::Location::EMPTY;
             let sum = crc32c::crc32c(&value);
-            versions.push((Bytes::copy_from_slice(entry.key), Version { location, ..version }, sum));
+            versions.push((
+                Bytes::copy_from_slice(entry.key),
+                Version {
+                    location,
+                    ..version
+                },
+                sum,
+            ));
         }
     }
     let leases = inner.store.leases();
@@ -129,7 +173,10 @@ fn dump(shared: &Shared) -> Dump {
         applied: inner.applied,
         revision: view.revision,
         compacted: view.compacted,
-        leases: leases.iter().map(|lease| (lease.id, (lease.ttl_s, keys(lease.id)))).collect(),
+        leases: leases
+            .iter()
+            .map(|lease| (lease.id, (lease.ttl_s, keys(lease.id))))
+            .collect(),
         versions,
     }
 }

@@ -37,8 +37,10 @@ fn what_is_installed_is_what_was_taken() {
     let whole: Vec<u8> = whole.concat();
     for size in [1, 7, 1000, usize::MAX] {
         let (disk, mut to, to_shared) = filled(6, 30);
-        let pieces: Vec<Bytes> =
-            whole.chunks(size.min(whole.len())).map(Bytes::copy_from_slice).collect();
+        let pieces: Vec<Bytes> = whole
+            .chunks(size.min(whole.len()))
+            .map(Bytes::copy_from_slice)
+            .collect();
         install(&mut to, position, &pieces).unwrap();
         assert_eq!(dump(&to_shared), dump(&from_shared));
         assert_eq!(to.durable(), position);
@@ -46,7 +48,10 @@ fn what_is_installed_is_what_was_taken() {
         let (mut reopened, reopened_shared) = open_on(&disk.crash_image(size as u64)).unwrap();
         assert_eq!(dump(&reopened_shared), dump(&from_shared));
         for index in position.index + 1..position.index + 20 {
-            let commands = [put("more", index.to_string()), delete(KeyRange::prefix("/registry/1".into()))];
+            let commands = [
+                put("more", index.to_string()),
+                delete(KeyRange::prefix("/registry/1".into())),
+            ];
             let expected = to.apply(&entry(index, &commands)).unwrap();
             assert_eq!(reopened.apply(&entry(index, &commands)).unwrap(), expected);
             to.checkpoint(true).unwrap();
@@ -63,7 +68,14 @@ fn a_snapshot_does_not_see_later_changes() {
     let (position, mut source) = machine.snapshot().unwrap();
     for index in 101..160 {
         let revision = Revision(shared.revision().0);
-        apply(&mut machine, index, &[put("/registry/1/1", vec![b'n'; 200]), Command::Compact { revision }]);
+        apply(
+            &mut machine,
+            index,
+            &[
+                put("/registry/1/1", vec![b'n'; 200]),
+                Command::Compact { revision },
+            ],
+        );
         machine.checkpoint(true).unwrap();
     }
     let mut stream = std::iter::from_fn(|| source.next_chunk().transpose());
@@ -82,13 +94,19 @@ fn a_damaged_or_cut_stream_leaves_the_old_state() {
     for at in (0..whole.len()).step_by(3) {
         let mut damaged = whole.clone();
         damaged[at] ^= 4;
-        assert!(install(&mut to, position, &[damaged.into()]).is_err(), "byte {at}");
+        assert!(
+            install(&mut to, position, &[damaged.into()]).is_err(),
+            "byte {at}"
+        );
         let cut = Bytes::copy_from_slice(&whole[..at]);
         assert!(install(&mut to, position, &[cut]).is_err(), "cut at {at}");
     }
     let longer = [&whole[..], b"x"].concat();
     assert!(install(&mut to, position, &[longer.into()]).is_err());
-    let failing = [Ok(Bytes::copy_from_slice(&whole[..50])), Err(io::Error::other("gone"))];
+    let failing = [
+        Ok(Bytes::copy_from_slice(&whole[..50])),
+        Err(io::Error::other("gone")),
+    ];
     assert!(to.install(position, &mut failing.into_iter()).is_err());
     assert_eq!(dump(&to_shared), before);
     // The old state is still of use.
@@ -114,8 +132,15 @@ fn a_crash_while_installing_leaves_the_old_or_the_new_state() {
         for seed in 0..3 {
             let (_, shared) = open_on(&disk.crash_image(seed)).unwrap();
             let found = dump(&shared);
-            assert!(found == new || (found == old && done.is_err()), "crash at {crash}, image {seed}");
-            *(if found == new { &mut new_seen } else { &mut old_seen }) += 1;
+            assert!(
+                found == new || (found == old && done.is_err()),
+                "crash at {crash}, image {seed}"
+            );
+            *(if found == new {
+                &mut new_seen
+            } else {
+                &mut old_seen
+            }) += 1;
         }
         if !disk.crashed() {
             break;
@@ -140,13 +165,24 @@ async fn an_export_is_of_one_revision() {
         pairs.extend(page);
         pages += 1;
         let revision = shared.revision();
-        apply(&mut machine, index, &[delete(KeyRange::all()), put("x", "y"), Command::Compact { revision }]);
+        apply(
+            &mut machine,
+            index,
+            &[
+                delete(KeyRange::all()),
+                put("x", "y"),
+                Command::Compact { revision },
+            ],
+        );
         machine.checkpoint(true).unwrap();
         index += 1;
     }
     assert!(pages > 1);
     assert_eq!(pairs, expected.items);
     let hash = shared.hash(None).await.unwrap();
-    assert_eq!((hash.revision, hash.compact_revision), (shared.revision(), shared.compact_revision()));
+    assert_eq!(
+        (hash.revision, hash.compact_revision),
+        (shared.revision(), shared.compact_revision())
+    );
     assert!(shared.hash(Some(Revision(1))).await.is_err());
 }

@@ -16,11 +16,11 @@ fn all(start: Option<u64>) -> WatchOp {
 }
 
 fn workload_without_compaction(seed: u64, entries: u64) -> Vec<AppliedBatch> {
-    let compacts = |bytes: &Bytes| {
-        matches!(Command::decode(bytes.clone()), Ok(Command::Compact { .. }))
-    };
+    let compacts =
+        |bytes: &Bytes| matches!(Command::decode(bytes.clone()), Ok(Command::Compact { .. }));
     let mut log = workload(seed, entries);
-    log.iter_mut().for_each(|batch| batch.commands.retain(|bytes| !compacts(bytes)));
+    log.iter_mut()
+        .for_each(|batch| batch.commands.retain(|bytes| !compacts(bytes)));
     log
 }
 
@@ -29,7 +29,12 @@ async fn drain(watcher: &mut Watcher) -> Vec<WatchEvent> {
     while let Some(batch) = watcher.ready().await.unwrap() {
         assert!(!batch.events.is_empty());
         assert_eq!(watcher.position(), batch.revision);
-        assert!(batch.events.iter().all(|event| event.current.mod_revision <= batch.revision));
+        assert!(
+            batch
+                .events
+                .iter()
+                .all(|event| event.current.mod_revision <= batch.revision)
+        );
         events.extend(batch.events);
     }
     events
@@ -50,18 +55,33 @@ async fn history_and_log_tell_the_same() {
     assert!(told.len() > 150);
     assert_eq!(drain(&mut shared.watch(all(Some(2)))).await, told);
     let middle = Revision(shared.revision().0 / 2);
-    let later: Vec<_> =
-        told.iter().filter(|event| event.current.mod_revision >= middle).cloned().collect();
+    let later: Vec<_> = told
+        .iter()
+        .filter(|event| event.current.mod_revision >= middle)
+        .cloned()
+        .collect();
     assert_eq!(drain(&mut shared.watch(all(Some(middle.0)))).await, later);
-    let deletions = WatchOp { no_put: true, range: KeyRange::prefix("/registry/1".into()), ..all(Some(0)) };
-    let expected: Vec<_> = told.iter().filter(|event| {
-        event.kind == EventKind::Delete && event.current.key.starts_with(b"/registry/1")
-    }).cloned().collect();
+    let deletions = WatchOp {
+        no_put: true,
+        range: KeyRange::prefix("/registry/1".into()),
+        ..all(Some(0))
+    };
+    let expected: Vec<_> = told
+        .iter()
+        .filter(|event| {
+            event.kind == EventKind::Delete && event.current.key.starts_with(b"/registry/1")
+        })
+        .cloned()
+        .collect();
     assert!(!expected.is_empty());
     assert_eq!(drain(&mut shared.watch(deletions)).await, expected);
     for event in &told {
         let fresh = event.current.version == 1;
-        assert_eq!(event.previous.is_none(), fresh && event.kind == EventKind::Put, "{event:?}");
+        assert_eq!(
+            event.previous.is_none(),
+            fresh && event.kind == EventKind::Put,
+            "{event:?}"
+        );
     }
 }
 
@@ -87,7 +107,11 @@ async fn a_watcher_that_catches_up_meets_the_writer_without_a_gap() {
         .collect();
     let writer = tokio::task::spawn_blocking(move || {
         for index in 201..=800 {
-            apply(&mut machine, index, &[put("a", index.to_string()), put("b", "x")]);
+            apply(
+                &mut machine,
+                index,
+                &[put("a", index.to_string()), put("b", "x")],
+            );
         }
         machine
     });
@@ -110,9 +134,17 @@ async fn compaction_ends_a_watch_that_needs_what_is_gone() {
         apply(&mut machine, index, &[put("k", index.to_string())]);
     }
     apply(&mut machine, 51, &[delete(KeyRange::all())]);
-    apply(&mut machine, 52, &[Command::Compact { revision: Revision(52) }]);
+    apply(
+        &mut machine,
+        52,
+        &[Command::Compact {
+            revision: Revision(52),
+        }],
+    );
     machine.checkpoint(true).unwrap();
-    let compacted = WatchError::Compacted { compact_revision: Revision(52) };
+    let compacted = WatchError::Compacted {
+        compact_revision: Revision(52),
+    };
     assert_eq!(slow.ready().await, Err(compacted.clone()));
     assert_eq!(shared.watch(all(Some(51))).next().await, Err(compacted));
     let events = drain(&mut shared.watch(all(Some(52)))).await;
@@ -141,7 +173,11 @@ async fn a_watch_goes_on_over_an_installed_snapshot() {
     }
     let mut told = drain(&mut watcher).await;
     let (position, mut source) = from.snapshot().unwrap();
-    to.install(position, &mut std::iter::from_fn(|| source.next_chunk().transpose())).unwrap();
+    to.install(
+        position,
+        &mut std::iter::from_fn(|| source.next_chunk().transpose()),
+    )
+    .unwrap();
     apply(&mut from, 101, &[put("after", "it")]);
     apply(&mut to, 101, &[put("after", "it")]);
     told.extend(drain(&mut watcher).await);
@@ -152,24 +188,47 @@ async fn a_watch_goes_on_over_an_installed_snapshot() {
 fn changes_of_leases_are_told_in_order() {
     let (mut machine, shared) = open_on(&SimDisk::new()).unwrap();
     let cursor = shared.lease_cursor();
-    let grant = |id| Command::LeaseGrant { id: LeaseId(id), ttl_s: 10 };
+    let grant = |id| Command::LeaseGrant {
+        id: LeaseId(id),
+        ttl_s: 10,
+    };
     apply(&mut machine, 1, &[grant(1), grant(2), grant(1)]);
-    let op = PutOp { lease: Some(LeaseId(2)), ..PutOp::new("k", "v") };
+    let op = PutOp {
+        lease: Some(LeaseId(2)),
+        ..PutOp::new("k", "v")
+    };
     apply(&mut machine, 2, &[Command::Txn(Txn::single(Op::Put(op)))]);
     assert_eq!(shared.lease_keys(LeaseId(2)), Some(vec!["k".into()]));
     let outcomes = apply(&mut machine, 3, &[Command::LeaseRevoke { id: LeaseId(2) }]);
-    assert_eq!(outcomes[0].result, Ok(crate::state::Response::LeaseRevoked { deleted: 1 }));
+    assert_eq!(
+        outcomes[0].result,
+        Ok(crate::state::Response::LeaseRevoked { deleted: 1 })
+    );
     assert_eq!(outcomes[0].revision, Revision(3));
-    let info = |id| LeaseInfo { id: LeaseId(id), ttl_s: 10 };
+    let info = |id| LeaseInfo {
+        id: LeaseId(id),
+        ttl_s: 10,
+    };
     let changes = shared.lease_changes(cursor);
-    let expected =
-        vec![LeaseChange::Granted(info(1)), LeaseChange::Granted(info(2)), LeaseChange::Revoked(LeaseId(2))];
+    let expected = vec![
+        LeaseChange::Granted(info(1)),
+        LeaseChange::Granted(info(2)),
+        LeaseChange::Revoked(LeaseId(2)),
+    ];
     assert_eq!(changes.changes, Ok(expected));
     assert_eq!(shared.lease_changes(changes.next).changes, Ok(vec![]));
     assert_eq!(shared.leases(), [info(1)]);
     assert_eq!(*shared.lease_notify().borrow(), changes.next);
     let (position, mut source) = machine.snapshot().unwrap();
-    let position = LogPosition { index: position.index + 1, ..position };
-    machine.install(position, &mut std::iter::from_fn(|| source.next_chunk().transpose())).unwrap();
+    let position = LogPosition {
+        index: position.index + 1,
+        ..position
+    };
+    machine
+        .install(
+            position,
+            &mut std::iter::from_fn(|| source.next_chunk().transpose()),
+        )
+        .unwrap();
     assert!(shared.lease_changes(changes.next).changes.is_err());
 }
