@@ -111,11 +111,16 @@ impl Agent {
                 Some(balancer)
             }
         };
-        let dial = balancer
-            .as_ref()
-            .map(|balancer| balancer.local_addr().to_string());
+        // Behind the balancer may be any server: what all their certificates share is 127.0.0.1.
+        let (url, dial) = match &balancer {
+            None => (config.server_url.clone(), None),
+            Some(balancer) => {
+                let listen = balancer.local_addr();
+                (format!("https://127.0.0.1:{}", listen.port()), Some(listen.to_string()))
+            }
+        };
         let shared = Arc::new(Shared {
-            credentials: Credentials::new(&config.data_dir, &config.server_url, dial),
+            credentials: Credentials::new(&config.data_dir, &url, dial),
             identity: credentials::identity(&config.node.name, password, &config.node.internal_ips),
             machine: Machine::read(&config.data_dir),
             balancer: balancer.clone(),

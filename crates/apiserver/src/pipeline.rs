@@ -107,19 +107,24 @@ async fn serve(
 ) -> Response<Body> {
     let result = match admit(&core, parts, body, certificate).await {
         Ok(call) => {
-            match tokio::time::timeout(core.config.limits.request_timeout, dispatch(&core, call))
-                .await
-            {
-                Ok(result) => result,
-                Err(_) => Err(Status::timeout(
-                    "request did not complete within the allotted timeout",
-                    1,
-                )),
-            }
+            let read = call.info.is_read();
+            let limit = core.config.limits.request_timeout;
+            let answer = tokio::time::timeout(limit, dispatch(&core, call)).await;
+            answer.unwrap_or_else(|_| Err(timed_out(read)))
         }
         Err(status) => Err(status),
     };
     result.unwrap_or_else(|status| respond::status(&status))
+}
+
+fn timed_out(read: bool) -> Status {
+    let text = "request did not complete within the allotted timeout";
+    let mut status = Status::timeout(text, 1);
+    if !read {
+        // The write may have happened: a client must look before it repeats it.
+        status.details = None;
+    }
+    status
 }
 
 /// Everything that is decided before the body is looked at.

@@ -29,67 +29,45 @@ const START: Duration = Duration::from_secs(30);
 impl Peer {
     pub(crate) async fn start(kind: PeerKind, binary: &Path, scratch: &Path) -> Result<Self> {
         let subnet = Subnet::fresh();
-        let name = kind.name();
-        let initial: Vec<String> = MEMBERS
-            .iter()
-            .map(|&number| format!("m{number}=http://{}:2380", subnet.address(number)))
-            .collect();
-        let mut members = Vec::new();
-        let mut endpoints = Vec::new();
+        let mut peer = Self { kind, members: Vec::new(), endpoints: Vec::new() };
         for number in MEMBERS {
-            let address = subnet.address(number);
-            let dir = scratch.join(format!("{name}-{number}"));
             let mut command = Command::new(binary);
+            let dir = scratch.join(format!("{}-{number}", kind.name()));
+            command.arg("--data-dir").arg(&dir);
             match kind {
-                PeerKind::Ours => {
-                    let peers: Vec<String> = MEMBERS.iter().map(|&n| subnet.address(n)).collect();
-                    command
-                        .args(["--member", &number.to_string()])
-                        .args(["--addresses", &peers.join(",")])
-                        .arg("--data-dir")
-                        .arg(&dir);
-                }
-                PeerKind::Etcd => {
-                    command
-                        .args(["--name", &format!("m{number}")])
-                        .arg("--data-dir")
-                        .arg(&dir)
-                        .args(["--listen-client-urls", &format!("http://{address}:2379")])
-                        .args(["--advertise-client-urls", &format!("http://{address}:2379")])
-                        .args(["--listen-peer-urls", &format!("http://{address}:2380")])
-                        .args(["--initial-advertise-peer-urls", &format!("http://{address}:2380")])
-                        .args(["--initial-cluster", &initial.join(",")])
-                        .args(["--initial-cluster-state", "new"])
-                        .args(["--quota-backend-bytes", "8589934592"])
-                        .args(["--log-level", "error"]);
-                }
+                PeerKind::Ours => ours(&mut command, subnet, number, &scratch.join("tls")),
+                PeerKind::Etcd => etcd(&mut command, subnet, number),
             }
-            members.push(Process::start(&mut command, &scratch.join(format!("{name}-{number}.log")))?);
-            endpoints.push(format!("{address}:2379"));
+            let log = scratch.join(format!("{}-{number}.log", kind.name()));
+            peer.members.push(Process::start(&mut command, &log)?);
+            peer.endpoints.push(format!("{}:2379", subnet.address(number)));
+            // Our members join a running cluster, one after the other; etcd's start together.
+            if kind == PeerKind::Ours {
+                peer.wait(usize::from(number) - 1).await?;
+            }
         }
-        let mut peer = Self { kind, members, endpoints };
-        peer.wait().await?;
+        for place in 0..peer.members.len() {
+            peer.wait(place).await?;
+        }
         Ok(peer)
     }
 
-    /// Waits until a write succeeds through every member.
-    async fn wait(&mut self) -> Result<()> {
+    /// Waits until a write succeeds through a member.
+    async fn wait(&mut self, place: usize) -> Result<()> {
         let start = Instant::now();
-        for (place, endpoint) in self.endpoints.clone().iter().enumerate() {
-            loop {
-                if let Some(status) = self.members[place].try_wait() {
-                    bail!("{} ended with {status}: {}", self.name(), self.members[place].log());
-                }
-                if write(endpoint).await.is_ok() {
-                    break;
-                }
-                if start.elapsed() > START {
-                    bail!("{} takes no writes on {endpoint}: {}", self.name(), self.members[place].log());
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
+        loop {
+            let log = self.members[place].log();
+            if let Some(status) = self.members[place].try_wait() {
+                bail!("{} ended with {status}: {log}", self.name());
             }
+            if write(&self.endpoints[place]).await.is_ok() {
+                return Ok(());
+            }
+            if start.elapsed() > START {
+                bail!("{} takes no writes on {}: {log}", self.name(), self.endpoints[place]);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Ok(())
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -124,6 +102,34 @@ impl PeerKind {
             Self::Etcd => "etcd",
         }
     }
+}
+
+fn ours(command: &mut Command, subnet: Subnet, number: u8, tls_dir: &Path) {
+    let address = subnet.address(number);
+    command
+        .args(["--client", &format!("{address}:2379")])
+        .args(["--peer", &format!("{address}:2380")])
+        .arg("--tls-dir")
+        .arg(tls_dir);
+    if number != MEMBERS[0] {
+        command.args(["--join", &format!("https://{}:2380", subnet.address(MEMBERS[0]))]);
+    }
+}
+
+fn etcd(command: &mut Command, subnet: Subnet, number: u8) {
+    let address = subnet.address(number);
+    let initial: Vec<String> =
+        MEMBERS.iter().map(|&n| format!("m{n}=http://{}:2380", subnet.address(n))).collect();
+    command
+        .args(["--name", &format!("m{number}")])
+        .args(["--listen-client-urls", &format!("http://{address}:2379")])
+        .args(["--advertise-client-urls", &format!("http://{address}:2379")])
+        .args(["--listen-peer-urls", &format!("http://{address}:2380")])
+        .args(["--initial-advertise-peer-urls", &format!("http://{address}:2380")])
+        .args(["--initial-cluster", &initial.join(",")])
+        .args(["--initial-cluster-state", "new"])
+        .args(["--quota-backend-bytes", "8589934592"])
+        .args(["--log-level", "error"]);
 }
 
 async fn write(endpoint: &str) -> Result<()> {

@@ -88,7 +88,8 @@ pub(crate) async fn load(
     let Some(found) = page.items.iter().find(|pair| pair.key == key.as_bytes()) else {
         if page.items.iter().any(|pair| !pair.value.is_empty()) {
             return Err(StartError::Bootstrap(
-                "the datastore belongs to a cluster with another token; pass that token".to_owned(),
+                "the datastore belongs to a cluster with another token; pass that cluster's token"
+                    .to_owned(),
             ));
         }
         return Ok(None);
@@ -159,5 +160,12 @@ mod tests {
             b"{\"A\":1}"
         );
         assert_eq!(key(&Secret::new("secret-token")), "/bootstrap/930bbdc51b6a");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_value_is_decrypted_or_refused(value in "[0-9a-f]{0,16}:?[A-Za-z0-9+/=]{0,80}") {
+            proptest::prop_assert_eq!(decrypt(&Secret::new("t"), value.as_bytes()), None);
+        }
     }
 }

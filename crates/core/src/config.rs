@@ -12,7 +12,7 @@ use trivet_join::{ClusterSettings, Token};
 use trivet_pki::Secret;
 
 use crate::layout::Layout;
-use crate::{BuildError, ControlPlane};
+use crate::{BuildError, ControlPlane, remembered};
 
 /// Ports of an embedded store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +100,11 @@ impl Config {
         }
     }
 
+    /// The file that remembers the other servers.
+    pub(crate) fn memory(&self) -> PathBuf {
+        remembered::path(&self.node_dir, self.layout.data_dir())
+    }
+
     /// The address by which other machines know this one.
     pub(crate) fn node_ip(&self) -> IpAddr {
         self.node_ips
@@ -174,7 +179,7 @@ impl ControlPlaneBuilder {
             heartbeat: Duration::from_millis(100),
             election_timeout: Duration::from_millis(600),
             join_timeout: Duration::from_secs(10),
-            founding_watch: Duration::from_secs(2),
+            founding_watch: Duration::from_millis(1500),
             env: None,
         }
     }
@@ -282,9 +287,10 @@ impl ControlPlaneBuilder {
         self
     }
 
-    /// Directory outside `server/` for `trivet-cluster.json`, which remembers the cluster that
-    /// this machine belongs to, so that a wiped server does not found a second one. Default:
-    /// `<data-dir>/agent/etc`.
+    /// Directory outside `server/` for `trivet-cluster-<8 hex>.json`, which remembers the other
+    /// servers of the cluster that this machine belongs to, so that a wiped server does not
+    /// found a second one. Default: `<data-dir>/agent/etc`, which does not outlive the data
+    /// directory.
     pub fn node_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.node_dir = Some(path.into());
         self
@@ -317,7 +323,7 @@ impl ControlPlaneBuilder {
     }
 
     /// How long a server listens on its peer port before it founds a cluster, to notice that
-    /// one still counts on it; 2 s unless set.
+    /// one still counts on it; 1.5 s unless set.
     pub fn founding_watch(mut self, time: Duration) -> Self {
         self.founding_watch = time;
         self

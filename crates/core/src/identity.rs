@@ -80,6 +80,12 @@ pub(crate) fn is_complete(layout: &Layout) -> Result<bool, StartError> {
     Ok(true)
 }
 
+/// The server token that this machine already has.
+pub(crate) fn stored_token(config: &Config) -> Result<Option<Secret>, StartError> {
+    let text = files::read_text(&config.layout.passwd())?;
+    Ok(text.and_then(|text| Passwd::parse(&text).password("server").cloned()))
+}
+
 /// Makes what is missing of a new cluster's identity; what is there stays.
 pub(crate) fn create(config: &Config) -> Result<(), StartError> {
     let (layout, now) = (&config.layout, config.env.clock.wall());

@@ -121,6 +121,7 @@ async fn attempt(
                 return Err(StartError::DuplicateNode {
                     node: config.node_name.clone(),
                     member: member.name.clone(),
+                    id: member.id,
                     peer_url: member.peer_urls.first().cloned().unwrap_or_default(),
                 });
             }

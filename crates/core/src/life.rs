@@ -167,8 +167,8 @@ async fn remember(shared: Arc<Shared>, opened: Opened) {
         if let Some(memory) = memory(&shared, &opened, port).await
             && last.as_ref() != Some(&memory)
         {
-            let (dir, value) = (shared.config.node_dir.clone(), memory.clone());
-            match tokio::task::spawn_blocking(move || value.save(&dir)).await {
+            let (path, value) = (shared.config.memory(), memory.clone());
+            match tokio::task::spawn_blocking(move || value.save(&path)).await {
                 Ok(Ok(())) => last = Some(memory),
                 Ok(Err(error)) => tracing::warn!(%error, "cannot remember the other servers"),
                 Err(_) => {}

@@ -10,7 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{StartError, files};
 
-const FILE: &str = "trivet-cluster.json";
+/// Where the memory of the server in `data_dir` lies. The name depends on the data directory,
+/// because several servers of one machine may share `node_dir`.
+pub(crate) fn path(node_dir: &Path, data_dir: &Path) -> PathBuf {
+    let digest = trivet_pki::sha256_hex(data_dir.as_os_str().as_encoded_bytes());
+    node_dir.join(format!("trivet-cluster-{}.json", &digest[..8]))
+}
 
 /// What is remembered. Nothing in it is secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,13 +30,9 @@ pub(crate) struct Remembered {
 }
 
 impl Remembered {
-    pub(crate) fn path(node_dir: &Path) -> PathBuf {
-        node_dir.join(FILE)
-    }
-
     /// Reads it; a damaged file counts as a memory of unknown servers.
-    pub(crate) fn load(node_dir: &Path) -> Result<Option<Self>, StartError> {
-        let Some(bytes) = files::read(&Self::path(node_dir))? else {
+    pub(crate) fn load(path: &Path) -> Result<Option<Self>, StartError> {
+        let Some(bytes) = files::read(path)? else {
             return Ok(None);
         };
         Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| {
@@ -44,19 +45,19 @@ impl Remembered {
     }
 
     /// Writes it, if it changed.
-    pub(crate) fn save(&self, node_dir: &Path) -> Result<(), StartError> {
+    pub(crate) fn save(&self, path: &Path) -> Result<(), StartError> {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
-        files::write(&Self::path(node_dir), text.as_bytes(), files::PRIVATE)
+        files::write(path, text.as_bytes(), files::PRIVATE)
     }
 }
 
 /// May this machine, which has no data, found a cluster?
-pub(crate) fn may_found(node_dir: &Path) -> Result<(), StartError> {
-    match Remembered::load(node_dir)? {
+pub(crate) fn may_found(path: &Path) -> Result<(), StartError> {
+    match Remembered::load(path)? {
         Some(memory) if !memory.other_servers.is_empty() => Err(StartError::WasMember {
             servers: memory.other_servers,
-            marker: Remembered::path(node_dir),
+            marker: path.to_owned(),
         }),
         _ => Ok(()),
     }
@@ -70,23 +71,24 @@ mod tests {
     #[test]
     fn a_former_member_may_not_found() {
         let dir = tempfile::tempdir().unwrap();
-        may_found(dir.path()).unwrap();
+        let path = path(dir.path(), Path::new("/data"));
+        may_found(&path).unwrap();
         let mut memory = Remembered {
             ca_hash: "h".to_owned(),
             member: "a-1".to_owned(),
             other_servers: Vec::new(),
         };
-        memory.save(dir.path()).unwrap();
+        memory.save(&path).unwrap();
         // A cluster of one dies with its data.
-        may_found(dir.path()).unwrap();
+        may_found(&path).unwrap();
         memory.other_servers.push("10.0.0.2:6443".to_owned());
-        memory.save(dir.path()).unwrap();
-        let text = may_found(dir.path()).unwrap_err().to_string();
+        memory.save(&path).unwrap();
+        let text = may_found(&path).unwrap_err().to_string();
         assert!(
-            text.contains("--server https://10.0.0.2:6443") && text.contains(FILE),
+            text.contains("--server https://10.0.0.2:6443") && text.contains("trivet-cluster-"),
             "{text}"
         );
-        std::fs::write(Remembered::path(dir.path()), "{").unwrap();
-        assert!(may_found(dir.path()).is_err());
+        std::fs::write(&path, "{").unwrap();
+        assert!(may_found(&path).is_err());
     }
 }

@@ -12,7 +12,7 @@ use trivet_datastore::{
     BackendConfig, ClusterConfig, ClusterStart, Datastore, Error as StoreError,
 };
 use trivet_https::Limits;
-use trivet_pki::{ALPN_HTTP, ClientAuth, Identity as TlsIdentity, SwappableIdentity};
+use trivet_pki::{ALPN_HTTP, ClientAuth, Identity as TlsIdentity, Secret, SwappableIdentity};
 
 use crate::config::{Config, Store, default_route_address};
 use crate::guard::Verdict;
@@ -67,9 +67,14 @@ impl ControlPlane {
             Origin::Resume(_) => ClusterStart::Resume,
             Origin::Alone | Origin::Found => ClusterStart::Found,
         };
-        let from_store = match (&origin, &config.store, &config.token) {
-            (Origin::Alone, Store::Open(store), Some(token)) => {
-                bootstrap::load(&**store, &token.password()).await?
+        let from_store = match (&origin, &config.store) {
+            (Origin::Alone, Store::Open(store)) => {
+                let token = match &config.token {
+                    Some(token) => Some(token.password()),
+                    None => blocking(&config, identity::stored_token).await?,
+                };
+                // Without any token this only checks that the store is nobody's yet.
+                bootstrap::load(&**store, &token.unwrap_or_else(|| Secret::new(""))).await?
             }
             _ => None,
         };
@@ -211,7 +216,7 @@ async fn origin(config: &Arc<Config>, own_data: bool) -> Result<Origin, StartErr
         return joining::ask(config, url, asker).await.map(Origin::Join);
     }
     blocking(config, |config| {
-        remembered::may_found(&config.node_dir)?;
+        remembered::may_found(&config.memory())?;
         full_token_fits(config)
     })
     .await?;

@@ -99,6 +99,7 @@ pub(crate) async fn start(
         cluster_id: identity.cluster_id,
         local: parts.local.id,
         append_deadline: (parts.election_timeout * 2).max(Duration::from_secs(1)),
+        membership: machine.watch_membership(),
         removed,
     };
     let network = Network(Arc::new(context));

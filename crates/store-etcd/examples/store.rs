@@ -23,7 +23,8 @@ use std::time::{Duration, SystemTime};
 use trivet_datastore::{ClusterStart, Datastore};
 use trivet_env::Env;
 use trivet_pki::{
-    Authority, ClientAuth, LeafRequest, ServerTrust, SwappableIdentity, Usage, client_config, server_config,
+    Authority, ClientAuth, LeafRequest, ServerTrust, SwappableIdentity, Usage, client_config,
+    server_config,
 };
 use trivet_store_etcd::{ClientListener, PeerSettings, StoreConfig, open};
 
@@ -43,7 +44,9 @@ impl Options {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
         let mut options = Self::default();
         while let Some(word) = words.next() {
-            let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
+            let value = words
+                .next()
+                .ok_or_else(|| format!("{word} needs a value"))?;
             match word.as_str() {
                 "--data-dir" => options.data_dir = Some(value.into()),
                 "--client" => options.client = Some(value.parse()?),
@@ -61,7 +64,10 @@ impl Options {
         let data_dir = self.data_dir.ok_or("--data-dir is missing")?;
         let client = self.client.ok_or("--client is missing")?;
         let mut config = StoreConfig::single(Env::real(), data_dir);
-        config.clients = vec![ClientListener { address: client, tls: None }];
+        config.clients = vec![ClientListener {
+            address: client,
+            tls: None,
+        }];
         config.client_url = format!("http://{client}");
         config.metrics_listen = self.metrics;
         if let Some(peer) = self.peer {
@@ -70,7 +76,9 @@ impl Options {
             config.peers = Some(peer_settings(peer, &tls_dir, self.join.is_empty())?);
         }
         if !self.join.is_empty() {
-            config.start = ClusterStart::Join { peer_urls: self.join };
+            config.start = ClusterStart::Join {
+                peer_urls: self.join,
+            };
         }
         Ok(config)
     }
@@ -87,7 +95,10 @@ fn peer_settings(address: SocketAddr, dir: &Path, founder: bool) -> Result<PeerS
         std::fs::write(&cert, authority.cert_pem())?;
         authority
     } else {
-        Authority::from_pem(&std::fs::read_to_string(cert)?, &std::fs::read_to_string(key)?)?
+        Authority::from_pem(
+            &std::fs::read_to_string(cert)?,
+            &std::fs::read_to_string(key)?,
+        )?
     };
     let request = LeafRequest {
         common_name: "store-example".to_owned(),
@@ -102,7 +113,11 @@ fn peer_settings(address: SocketAddr, dir: &Path, founder: bool) -> Result<PeerS
         listen: vec![address],
         url: format!("https://{address}"),
         client_tls: client_config(ServerTrust::Pinned(ca), Some(&identity), &[b"h2"])?,
-        server_tls: server_config(SwappableIdentity::new(identity), ClientAuth::Required(ca), &[b"h2"])?,
+        server_tls: server_config(
+            SwappableIdentity::new(identity),
+            ClientAuth::Required(ca),
+            &[b"h2"],
+        )?,
     })
 }
 
@@ -125,7 +140,10 @@ async fn main() -> Result<()> {
             return Err(reason.unwrap_or_else(|| "the store has stopped".to_owned()).into());
         }
     }
-    if tokio::time::timeout(Duration::from_secs(10), store.shutdown()).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(10), store.shutdown())
+        .await
+        .is_err()
+    {
         eprintln!("the store did not stop in time");
     }
     Ok(())

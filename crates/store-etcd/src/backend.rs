@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use trivet_datastore::{
-    Backend, BackendConfig, ClusterConfig, Datastore, Error, Footprint, ReadOnlyDir, Result, TlsFiles,
+    Backend, BackendConfig, ClusterConfig, Datastore, Error, Footprint, ReadOnlyDir, Result,
+    TlsFiles,
 };
 use trivet_pki::ALPN_HTTP;
 
@@ -36,7 +37,10 @@ pub struct EtcdBackend {
 
 impl Default for EtcdBackend {
     fn default() -> Self {
-        Self { plaintext_listen: Vec::new(), watch_progress: DEFAULT_WATCH_PROGRESS }
+        Self {
+            plaintext_listen: Vec::new(),
+            watch_progress: DEFAULT_WATCH_PROGRESS,
+        }
     }
 }
 
@@ -60,7 +64,10 @@ impl Backend for EtcdBackend {
         if let Some(cluster) = config.cluster {
             apply(&mut store, cluster).await?;
         }
-        let plaintext = self.plaintext_listen.iter().map(|&address| ClientListener { address, tls: None });
+        let plaintext = self
+            .plaintext_listen
+            .iter()
+            .map(|&address| ClientListener { address, tls: None });
         store.clients.extend(plaintext);
         Ok(open(store).await?)
     }
@@ -79,7 +86,10 @@ async fn apply(store: &mut StoreConfig, cluster: ClusterConfig) -> Result<()> {
     store.clients = cluster
         .client_listen
         .into_iter()
-        .map(|address| ClientListener { address, tls: Some(client.server.clone()) })
+        .map(|address| ClientListener {
+            address,
+            tls: Some(client.server.clone()),
+        })
         .collect();
     store.client_url = cluster.client_url;
     store.metrics_listen = cluster.metrics_listen;

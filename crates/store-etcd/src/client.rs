@@ -29,7 +29,9 @@ impl Client {
     /// Connects to `host:port` without TLS.
     pub async fn connect(address: &str) -> Result<Self, tonic::transport::Error> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
-        Ok(Self { channel: tuned(endpoint).connect().await? })
+        Ok(Self {
+            channel: tuned(endpoint).connect().await?,
+        })
     }
 
     /// Connects to `host:port` with TLS; `config` says whom to trust and as whom to appear. The
@@ -42,8 +44,12 @@ impl Client {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
         let mut config = (*config).clone();
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let connector = Connector { tls: TlsConnector::from(Arc::new(config)) };
-        Ok(Self { channel: tuned(endpoint).connect_with_connector(connector).await? })
+        let connector = Connector {
+            tls: TlsConnector::from(Arc::new(config)),
+        };
+        Ok(Self {
+            channel: tuned(endpoint).connect_with_connector(connector).await?,
+        })
     }
 
     /// The key-value service.
@@ -101,7 +107,11 @@ impl tower_service::Service<http::Uri> for Connector {
     fn call(&mut self, uri: http::Uri) -> Self::Future {
         let tls = self.tls.clone();
         Box::pin(async move {
-            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+            let host = uri
+                .host()
+                .unwrap_or_default()
+                .trim_matches(['[', ']'])
+                .to_owned();
             let port = uri.port_u16().unwrap_or(2379);
             let name = ServerName::try_from(host.clone())
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;

@@ -55,7 +55,12 @@ pub(crate) struct Parts {
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { env, node, shared, timing } = parts;
+        let Parts {
+            env,
+            node,
+            shared,
+            timing,
+        } = parts;
         let status = node.status();
         Arc::new(Self {
             leadership: node.leadership(),
@@ -76,19 +81,24 @@ impl Engine {
     pub(crate) async fn execute(&self, command: &Command) -> Result<(Revision, Response), Failure> {
         let encoded = command.encode();
         if encoded.len() > MAX_REQUEST_BYTES {
-            return Err(Failure::TooLarge { size_bytes: encoded.len() });
+            return Err(Failure::TooLarge {
+                size_bytes: encoded.len(),
+            });
         }
-        let answer = self.until_deadline(true, || self.node.propose(encoded.clone())).await?;
-        let outcome = Outcome::decode(answer).map_err(|error| Failure::Damaged(error.to_string()))?;
+        let answer = self
+            .until_deadline(true, || self.node.propose(encoded.clone()))
+            .await?;
+        let outcome =
+            Outcome::decode(answer).map_err(|error| Failure::Damaged(error.to_string()))?;
         match outcome.result {
             Ok(response) => {
                 self.applied_here(outcome.revision, &response).await;
                 Ok((outcome.revision, response))
             }
             Err(CommandError::Refused(refused)) => Err(Failure::Refused(refused)),
-            Err(CommandError::Malformed) => {
-                Err(Failure::Damaged("the command arrived malformed at the state machine".to_owned()))
-            }
+            Err(CommandError::Malformed) => Err(Failure::Damaged(
+                "the command arrived malformed at the state machine".to_owned(),
+            )),
         }
     }
 
@@ -98,7 +108,11 @@ impl Engine {
         let caught_up = async {
             if self.shared.revision() < revision {
                 // An error means that the state is gone; then nothing is read from it either.
-                let _ = self.shared.revisions().wait_for(|here| *here >= revision).await;
+                let _ = self
+                    .shared
+                    .revisions()
+                    .wait_for(|here| *here >= revision)
+                    .await;
             }
             if let Response::LeaseGranted { id, .. } = response {
                 let mut changes = self.shared.lease_notify();
@@ -123,10 +137,15 @@ impl Engine {
         id: Option<LeaseId>,
         ttl_seconds: i64,
     ) -> Result<(Revision, LeaseId, i64), Failure> {
-        let ttl_s = ttl_seconds.max(self.timing.min_lease_seconds).unsigned_abs();
+        let ttl_s = ttl_seconds
+            .max(self.timing.min_lease_seconds)
+            .unsigned_abs();
         loop {
             let chosen = id.unwrap_or_else(|| self.random_lease_id());
-            match self.execute(&Command::LeaseGrant { id: chosen, ttl_s }).await {
+            match self
+                .execute(&Command::LeaseGrant { id: chosen, ttl_s })
+                .await
+            {
                 Ok((revision, Response::LeaseGranted { id, ttl_s })) => {
                     return Ok((revision, id, i64::try_from(ttl_s).unwrap_or(i64::MAX)));
                 }
@@ -163,7 +182,11 @@ impl Engine {
     /// Runs an operation of the node until it gets through or the request's time is over.
     /// Attempts for want of a leader are repeated: they had no effect. `writes` says whether an
     /// attempt that is cut short may have one.
-    async fn until_deadline<T, F>(&self, writes: bool, mut attempt: impl FnMut() -> F) -> Result<T, Failure>
+    async fn until_deadline<T, F>(
+        &self,
+        writes: bool,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, Failure>
     where
         F: Future<Output = raft::Result<T>>,
     {
@@ -178,7 +201,9 @@ impl Engine {
                         nothing_happened = true;
                         self.some_leader().await;
                     }
-                    Err(raft::Error::Unknown(_)) if !writes => tokio::time::sleep(RETRY_PAUSE).await,
+                    Err(raft::Error::Unknown(_)) if !writes => {
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
                     outcome => return outcome,
                 }
             }
@@ -190,7 +215,9 @@ impl Engine {
             Err(_) if nothing_happened && !self.has_leader() => {
                 Err(Failure::Raft(raft::Error::NoLeader { last_leader: None }))
             }
-            Err(_) => Err(Failure::TimedOut { may_have_happened: writes && !nothing_happened }),
+            Err(_) => Err(Failure::TimedOut {
+                may_have_happened: writes && !nothing_happened,
+            }),
         }
     }
 
@@ -206,11 +233,18 @@ impl Engine {
     pub(crate) async fn leaderless(&self) {
         let mut leadership = self.leadership.clone();
         loop {
-            if leadership.wait_for(|now| now.leader.is_none()).await.is_err() {
+            if leadership
+                .wait_for(|now| now.leader.is_none())
+                .await
+                .is_err()
+            {
                 return;
             }
             let returned = leadership.wait_for(|now| now.leader.is_some());
-            if tokio::time::timeout(self.timing.no_leader, returned).await.is_err() {
+            if tokio::time::timeout(self.timing.no_leader, returned)
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -250,8 +284,10 @@ impl Engine {
             return false;
         }
         let status = self.node.status();
-        let voter =
-            status.peers.iter().any(|peer| peer.peer.id == self.member_id && peer.role == PeerRole::Voter);
+        let voter = status
+            .peers
+            .iter()
+            .any(|peer| peer.peer.id == self.member_id && peer.role == PeerRole::Voter);
         self.voter.store(voter, Ordering::Relaxed);
         !voter
     }
@@ -264,7 +300,10 @@ impl Engine {
     pub(crate) async fn shutdown(&self) {
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("client connections are still open; they are cut off");
         }
         self.node.shutdown().await;
@@ -273,5 +312,7 @@ impl Engine {
 
 /// The state machine answered something that does not belong to the question.
 pub(crate) fn unexpected(response: &Response) -> Failure {
-    Failure::Damaged(format!("unexpected answer of the state machine: {response:?}"))
+    Failure::Damaged(format!(
+        "unexpected answer of the state machine: {response:?}"
+    ))
 }

@@ -83,7 +83,9 @@ impl From<Failure> for Error {
             effect,
         };
         match failure {
-            Failure::Raft(raft::Error::Storage(what)) | Failure::Damaged(what) => Self::Corrupt(what),
+            Failure::Raft(raft::Error::Storage(what)) | Failure::Damaged(what) => {
+                Self::Corrupt(what)
+            }
             Failure::Raft(error @ (raft::Error::Unknown(_) | raft::Error::Stopped)) => {
                 unavailable(error.to_string(), Effect::Unknown)
             }
@@ -91,7 +93,11 @@ impl From<Failure> for Error {
             Failure::Raft(error) => unavailable(error.to_string(), Effect::None),
             Failure::TimedOut { may_have_happened } => unavailable(
                 "the request timed out".to_owned(),
-                if may_have_happened { Effect::Unknown } else { Effect::None },
+                if may_have_happened {
+                    Effect::Unknown
+                } else {
+                    Effect::None
+                },
             ),
             Failure::Refused(mvcc::Error::Compacted { compact_revision }) => {
                 Self::Compacted { compact_revision }
@@ -101,11 +107,14 @@ impl From<Failure> for Error {
             }
             Failure::Refused(mvcc::Error::LeaseNotFound) => Self::LeaseNotFound,
             Failure::Refused(
-                error @ (mvcc::Error::LeaseExists | mvcc::Error::KeyNotFound | mvcc::Error::Invalid(_)),
+                error @ (mvcc::Error::LeaseExists
+                | mvcc::Error::KeyNotFound
+                | mvcc::Error::Invalid(_)),
             ) => Self::Invalid(error.to_string()),
-            Failure::TooLarge { size_bytes } => {
-                Self::TooLarge { size_bytes: size_bytes as u64, limit_bytes: MAX_REQUEST_BYTES as u64 }
-            }
+            Failure::TooLarge { size_bytes } => Self::TooLarge {
+                size_bytes: size_bytes as u64,
+                limit_bytes: MAX_REQUEST_BYTES as u64,
+            },
         }
     }
 }

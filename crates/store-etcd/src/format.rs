@@ -58,10 +58,15 @@ impl Format {
             .map(|(version, _)| version.trim())
             .ok_or_else(|| format!("it does not begin with {MAGIC:?}"))?;
         if version != VERSION.to_string() {
-            return Err(format!("it has version {version}; this program reads version {VERSION}"));
+            return Err(format!(
+                "it has version {version}; this program reads version {VERSION}"
+            ));
         }
         let body_end = text.rfind("crc32c ").ok_or("the checksum is missing")?;
-        let sum = text[body_end..].trim_end().strip_prefix("crc32c ").unwrap_or_default();
+        let sum = text[body_end..]
+            .trim_end()
+            .strip_prefix("crc32c ")
+            .unwrap_or_default();
         if u32::from_str_radix(sum, 16) != Ok(crc32c::crc32c(&bytes[..body_end])) {
             return Err("its checksum does not match".to_owned());
         }
@@ -71,7 +76,8 @@ impl Format {
                 .ok_or_else(|| format!("the line {name:?} is missing"))
         };
         let number = |name: &str| {
-            u64::from_str_radix(field(name)?, 16).map_err(|_| format!("the line {name:?} is not a number"))
+            u64::from_str_radix(field(name)?, 16)
+                .map_err(|_| format!("the line {name:?} is not a number"))
         };
         let imported_from = field("imported-from")?;
         Ok(Self {
@@ -90,11 +96,16 @@ impl Format {
             return Ok(None);
         }
         let file = disk.open(&path, OpenMode::Read)?;
-        let size = usize::try_from(file.size_bytes()?).unwrap_or(usize::MAX).min(MAX_BYTES);
+        let size = usize::try_from(file.size_bytes()?)
+            .unwrap_or(usize::MAX)
+            .min(MAX_BYTES);
         let mut bytes = vec![0; size];
         file.read_exact_at(0, &mut bytes)?;
         Self::decode(&bytes).map(Some).map_err(|problem| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{} is not usable: {problem}", path.display()))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} is not usable: {problem}", path.display()),
+            )
         })
     }
 
@@ -129,7 +140,14 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        for format in [sample(), Format { ready: false, imported_from: None, ..sample() }] {
+        for format in [
+            sample(),
+            Format {
+                ready: false,
+                imported_from: None,
+                ..sample()
+            },
+        ] {
             assert_eq!(Format::decode(format.encode().as_bytes()), Ok(format));
         }
     }
@@ -149,8 +167,14 @@ mod tests {
 
     #[test]
     fn another_version_is_named() {
-        let text = sample().encode().replacen("trivet-store 1", "trivet-store 2", 1);
-        assert!(Format::decode(text.as_bytes()).unwrap_err().contains("version 2"));
+        let text = sample()
+            .encode()
+            .replacen("trivet-store 1", "trivet-store 2", 1);
+        assert!(
+            Format::decode(text.as_bytes())
+                .unwrap_err()
+                .contains("version 2")
+        );
     }
 
     #[test]
@@ -158,7 +182,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk = trivet_env::RealDisk;
         assert_eq!(Format::load(&disk, dir.path()).unwrap(), None);
-        Format { ready: false, ..sample() }.store(&disk, dir.path()).unwrap();
+        Format {
+            ready: false,
+            ..sample()
+        }
+        .store(&disk, dir.path())
+        .unwrap();
         sample().store(&disk, dir.path()).unwrap();
         assert_eq!(Format::load(&disk, dir.path()).unwrap(), Some(sample()));
     }

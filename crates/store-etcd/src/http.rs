@@ -40,14 +40,27 @@ impl Service<Request<Incoming>> for Plain {
 }
 
 /// Answers a request that is not gRPC; `metrics` only where nobody needs a certificate.
-pub(crate) async fn answer(engine: &Engine, request: &Request<Incoming>, metrics: bool) -> Response<Body> {
+pub(crate) async fn answer(
+    engine: &Engine,
+    request: &Request<Incoming>,
+    metrics: bool,
+) -> Response<Body> {
     let path = request.uri().path();
-    let known = matches!(path, "/version" | "/health" | "/livez" | "/readyz") || (metrics && path == "/metrics");
+    let known = matches!(path, "/version" | "/health" | "/livez" | "/readyz")
+        || (metrics && path == "/metrics");
     if !known {
-        return text(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n".to_owned());
+        return text(
+            StatusCode::NOT_FOUND,
+            "text/plain; charset=utf-8",
+            "404 page not found\n".to_owned(),
+        );
     }
     if request.method() != Method::GET {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "Method Not Allowed\n".to_owned());
+        return text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "text/plain; charset=utf-8",
+            "Method Not Allowed\n".to_owned(),
+        );
     }
     match path {
         "/version" => text(
@@ -55,12 +68,21 @@ pub(crate) async fn answer(engine: &Engine, request: &Request<Incoming>, metrics
             "application/json",
             format!(r#"{{"etcdserver":"{SERVER_VERSION}","etcdcluster":"{CLUSTER_VERSION}"}}"#),
         ),
-        "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4", metrics_text(engine)),
+        "/metrics" => text(
+            StatusCode::OK,
+            "text/plain; version=0.0.4",
+            metrics_text(engine),
+        ),
         "/health" => {
-            let serializable = request.uri().query().is_some_and(|query| {
-                query.split('&').any(|pair| pair == "serializable=true")
-            });
-            let problem = if serializable { None } else { problem(engine).await };
+            let serializable = request
+                .uri()
+                .query()
+                .is_some_and(|query| query.split('&').any(|pair| pair == "serializable=true"));
+            let problem = if serializable {
+                None
+            } else {
+                problem(engine).await
+            };
             let (status, health, reason) = match problem {
                 None => (StatusCode::OK, "true", String::new()),
                 Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, "false", reason),
@@ -75,7 +97,11 @@ pub(crate) async fn answer(engine: &Engine, request: &Request<Incoming>, metrics
 
 fn checks(problem: Option<String>) -> Response<Body> {
     match problem {
-        None => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned()),
+        None => text(
+            StatusCode::OK,
+            "text/plain; charset=utf-8",
+            "ok\n".to_owned(),
+        ),
         Some(reason) => text(
             StatusCode::SERVICE_UNAVAILABLE,
             "text/plain; charset=utf-8",
@@ -91,7 +117,10 @@ async fn problem(engine: &Engine) -> Option<String> {
     }
     match tokio::time::timeout(HEALTH_TIMEOUT, engine.barrier()).await {
         Ok(Ok(())) => None,
-        Ok(Err(failure)) => Some(format!("RANGE ERROR:{}", crate::service::Refusal::from(&failure).text())),
+        Ok(Err(failure)) => Some(format!(
+            "RANGE ERROR:{}",
+            crate::service::Refusal::from(&failure).text()
+        )),
         Err(_) => Some("RANGE ERROR:context deadline exceeded".to_owned()),
     }
 }
@@ -103,13 +132,31 @@ fn metrics_text(engine: &Engine) -> String {
     let mut out = String::with_capacity(4096);
     let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+        let _ = writeln!(
+            out,
+            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+        );
     };
     let has_leader = node.leader.is_some();
-    metric("etcd_server_has_leader", "gauge", "Whether this member knows a leader.", has_leader.into());
+    metric(
+        "etcd_server_has_leader",
+        "gauge",
+        "Whether this member knows a leader.",
+        has_leader.into(),
+    );
     let is_leader = node.leader == Some(node.local);
-    metric("etcd_server_is_leader", "gauge", "Whether this member leads.", is_leader.into());
-    metric("etcd_server_is_learner", "gauge", "Whether this member is a learner.", learner.into());
+    metric(
+        "etcd_server_is_leader",
+        "gauge",
+        "Whether this member leads.",
+        is_leader.into(),
+    );
+    metric(
+        "etcd_server_is_learner",
+        "gauge",
+        "Whether this member is a learner.",
+        learner.into(),
+    );
     metric(
         "etcd_server_leader_changes_seen_total",
         "counter",
@@ -128,9 +175,24 @@ fn metrics_text(engine: &Engine) -> String {
         "Index of the last applied log entry.",
         node.applied_index,
     );
-    metric("etcd_mvcc_db_total_size_in_bytes", "gauge", "Bytes on disk.", size.total_bytes);
-    metric("etcd_mvcc_db_total_size_in_use_in_bytes", "gauge", "Bytes in use.", size.in_use_bytes);
-    metric("etcd_debugging_mvcc_keys_total", "gauge", "Number of keys.", size.keys);
+    metric(
+        "etcd_mvcc_db_total_size_in_bytes",
+        "gauge",
+        "Bytes on disk.",
+        size.total_bytes,
+    );
+    metric(
+        "etcd_mvcc_db_total_size_in_use_in_bytes",
+        "gauge",
+        "Bytes in use.",
+        size.in_use_bytes,
+    );
+    metric(
+        "etcd_debugging_mvcc_keys_total",
+        "gauge",
+        "Number of keys.",
+        size.keys,
+    );
     metric(
         "etcd_debugging_mvcc_current_revision",
         "gauge",
@@ -159,8 +221,9 @@ fn metrics_text(engine: &Engine) -> String {
 fn text(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
     let mut response = Response::new(Body::new(Full::new(bytes::Bytes::from(body))));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static(content_type),
+    );
     response
 }

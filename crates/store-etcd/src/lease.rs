@@ -89,8 +89,10 @@ fn encode_time(time: Option<Duration>) -> Bytes {
 }
 
 pub(crate) fn decode_progress(mut bytes: Bytes) -> Option<Progress> {
-    (bytes.len() == 16)
-        .then(|| Progress { last_index: bytes.get_u64(), matched_index: bytes.get_u64() })
+    (bytes.len() == 16).then(|| Progress {
+        last_index: bytes.get_u64(),
+        matched_index: bytes.get_u64(),
+    })
 }
 
 /// The clock of the leases, and what answers other members' questions about them.
@@ -113,8 +115,18 @@ struct Inner {
 
 impl LeaseKeeper {
     pub(crate) fn new(env: Env, shared: Arc<Shared>, timing: Timing) -> Arc<Self> {
-        let inner = Inner { clock: LeaseClock::default(), cursor: 0, running: false };
-        Arc::new(Self { env, shared, timing, node: OnceLock::new(), inner: Mutex::new(inner) })
+        let inner = Inner {
+            clock: LeaseClock::default(),
+            cursor: 0,
+            running: false,
+        };
+        Arc::new(Self {
+            env,
+            shared,
+            timing,
+            node: OnceLock::new(),
+            inner: Mutex::new(inner),
+        })
     }
 
     pub(crate) fn attach(&self, node: &Arc<RaftNode>) {
@@ -137,8 +149,12 @@ impl LeaseKeeper {
     fn restart(&self, inner: &mut Inner) {
         inner.cursor = self.shared.lease_cursor();
         let leases = self.shared.leases();
-        let leases = leases.iter().map(|lease| (lease.id, Duration::from_secs(lease.ttl_s)));
-        inner.clock.promote(leases, self.timing.election, self.env.clock.monotonic());
+        let leases = leases
+            .iter()
+            .map(|lease| (lease.id, Duration::from_secs(lease.ttl_s)));
+        inner
+            .clock
+            .promote(leases, self.timing.election, self.env.clock.monotonic());
     }
 
     fn demote(&self) {
@@ -150,13 +166,17 @@ impl LeaseKeeper {
     /// Tells the clock what was granted and revoked since it was last told.
     fn catch_up(&self, inner: &mut Inner) {
         let changes = self.shared.lease_changes(inner.cursor);
-        let Ok(list) = changes.changes else { return self.restart(inner) };
+        let Ok(list) = changes.changes else {
+            return self.restart(inner);
+        };
         inner.cursor = changes.next;
         let now = self.env.clock.monotonic();
         for change in list {
             match change {
                 LeaseChange::Granted(lease) => {
-                    inner.clock.grant(lease.id, Duration::from_secs(lease.ttl_s), now);
+                    inner
+                        .clock
+                        .grant(lease.id, Duration::from_secs(lease.ttl_s), now);
                 }
                 LeaseChange::Revoked(id) => inner.clock.revoked(id),
             }
@@ -177,7 +197,11 @@ impl LeaseKeeper {
         let mut outcome = self.with_clock(|clock, now| clock.renew(id, now))?;
         if matches!(outcome, Renewal::Unknown) {
             // It may have been granted through another member and not be applied here yet.
-            let node = self.node.get().and_then(Weak::upgrade).ok_or("the node has stopped")?;
+            let node = self
+                .node
+                .get()
+                .and_then(Weak::upgrade)
+                .ok_or("the node has stopped")?;
             node.read_index().await.map_err(|error| error.to_string())?;
             outcome = self.with_clock(|clock, now| clock.renew(id, now))?;
         }
@@ -199,9 +223,17 @@ impl LeaseKeeper {
     }
 
     fn progress(&self, id: u64) -> Result<Bytes, String> {
-        let node = self.node.get().and_then(Weak::upgrade).ok_or("the node has stopped")?;
+        let node = self
+            .node
+            .get()
+            .and_then(Weak::upgrade)
+            .ok_or("the node has stopped")?;
         let status = node.status();
-        let peer = status.peers.iter().find(|peer| peer.peer.id == id).ok_or("no such member")?;
+        let peer = status
+            .peers
+            .iter()
+            .find(|peer| peer.peer.id == id)
+            .ok_or("no such member")?;
         let mut bytes = BytesMut::with_capacity(16);
         bytes.put_u64(status.last_index);
         bytes.put_u64(peer.matched_index.unwrap_or(0));
@@ -214,9 +246,9 @@ impl LeaderQuery for LeaseKeeper {
     async fn answer(&self, question: Bytes) -> Result<Bytes, String> {
         match Question::decode(question).ok_or("malformed question")? {
             Question::Renew(id) => self.renew(id).await.map(encode_time),
-            Question::Remaining(id) => {
-                self.with_clock(|clock, now| clock.remaining(id, now)).map(encode_time)
-            }
+            Question::Remaining(id) => self
+                .with_clock(|clock, now| clock.remaining(id, now))
+                .map(encode_time),
             Question::Progress(id) => self.progress(id),
         }
     }
@@ -230,7 +262,9 @@ pub(crate) async fn expire(engine: Arc<Engine>, keeper: Arc<LeaseKeeper>) {
     loop {
         let now = *leadership.borrow_and_update();
         if now.leader.is_some() && now.leader != last_leader {
-            engine.leader_changes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            engine
+                .leader_changes
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             last_leader = now.leader;
         }
         tokio::select! {
@@ -263,7 +297,11 @@ async fn lead(engine: &Engine, keeper: &LeaseKeeper) {
         let now = engine.env.clock.monotonic();
         let free = EXPIRY_IN_FLIGHT.saturating_sub(in_flight.len());
         let Ok((expired, next)) = keeper.with_clock(|clock, now| {
-            let expired = if free == 0 { Vec::new() } else { clock.expired(now, free) };
+            let expired = if free == 0 {
+                Vec::new()
+            } else {
+                clock.expired(now, free)
+            };
             (expired, clock.next_deadline())
         }) else {
             return;
@@ -278,7 +316,9 @@ async fn lead(engine: &Engine, keeper: &LeaseKeeper) {
             });
         }
         let sleep = match next {
-            Some(deadline) => deadline.saturating_sub(now).clamp(EXPIRY_PAUSE, EXPIRY_IDLE),
+            Some(deadline) => deadline
+                .saturating_sub(now)
+                .clamp(EXPIRY_PAUSE, EXPIRY_IDLE),
             None => EXPIRY_IDLE,
         };
         tokio::select! {
@@ -299,9 +339,11 @@ mod tests {
 
     #[test]
     fn questions_survive_the_way_to_the_leader() {
-        for question in
-            [Question::Renew(LeaseId(-5)), Question::Remaining(LeaseId(7)), Question::Progress(u64::MAX)]
-        {
+        for question in [
+            Question::Renew(LeaseId(-5)),
+            Question::Remaining(LeaseId(7)),
+            Question::Progress(u64::MAX),
+        ] {
             assert_eq!(Question::decode(question.encode()), Some(question));
         }
         for garbage in [&b""[..], b"\x01", b"\x09abcdefgh", b"\x01abcdefghi"] {
@@ -311,7 +353,11 @@ mod tests {
 
     #[test]
     fn times_survive_the_way_back() {
-        for time in [None, Some(Duration::ZERO), Some(Duration::from_millis(1234))] {
+        for time in [
+            None,
+            Some(Duration::ZERO),
+            Some(Duration::from_millis(1234)),
+        ] {
             assert_eq!(decode_time(encode_time(time)), time);
         }
     }

@@ -62,7 +62,9 @@ impl Timing {
         Self {
             request: Duration::from_secs(5) + 2 * election_timeout,
             no_leader: 3 * election_timeout,
-            min_lease_seconds: (election_ms.saturating_mul(3).div_ceil(2)).div_ceil(1000).max(1) as i64,
+            min_lease_seconds: (election_ms.saturating_mul(3).div_ceil(2))
+                .div_ceil(1000)
+                .max(1) as i64,
             election: election_timeout,
             watch_progress,
         }

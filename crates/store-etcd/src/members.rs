@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use trivet_datastore::{Cluster, ClusterStatus, Effect, Error, Member, MemberId, MemberRole, Result};
+use trivet_datastore::{
+    Cluster, ClusterStatus, Effect, Error, Member, MemberId, MemberRole, Result,
+};
 use trivet_raft_node::{self as raft, PeerRole, PeerStatus};
 
 use crate::engine::Engine;
@@ -61,7 +63,13 @@ fn refused(error: raft::Error) -> Error {
 }
 
 fn member(status: &PeerStatus) -> Member {
-    let url = |url: &str| if url.is_empty() { Vec::new() } else { vec![url.to_owned()] };
+    let url = |url: &str| {
+        if url.is_empty() {
+            Vec::new()
+        } else {
+            vec![url.to_owned()]
+        }
+    };
     Member {
         id: MemberId(status.peer.id),
         name: status.peer.name.clone(),

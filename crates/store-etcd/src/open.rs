@@ -12,7 +12,7 @@ use trivet_raft_node::{self as raft, NodeConfig, Peer, RaftNode, StartMode};
 use crate::backend::NAME;
 use crate::engine::{Engine, Parts};
 use crate::failure::Failure;
-use crate::format::Format;
+use crate::format::{self, Format};
 use crate::http::Plain;
 use crate::lease::{LeaseKeeper, expire};
 use crate::limits::Timing;
@@ -20,6 +20,10 @@ use crate::service::{Front, Listener};
 use crate::state::{self, StateConfig};
 use crate::store::EtcdStore;
 use crate::tls;
+
+/// Where log and state lie below the store's directory.
+pub(crate) const RAFT_DIR: &str = "raft";
+const STATE_DIR: &str = "state";
 
 /// How often a member tries to tell the cluster its own name and addresses.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(500);
@@ -103,10 +107,11 @@ pub async fn open(config: StoreConfig) -> Result<Arc<EtcdStore>> {
     let listeners = bind(&config).await?;
     let timing = Timing::new(config.election_timeout, config.watch_progress);
     let (format, start) = claim(&config)?;
+    let joining = matches!(start, StartMode::Join { .. });
 
-    let state = StateConfig::new(config.env.clone(), config.dir.join("state"));
-    let (machine, shared) =
-        state::open(state).map_err(|error| Error::Corrupt(format!("the replicated state: {error}")))?;
+    let state = StateConfig::new(config.env.clone(), config.dir.join(STATE_DIR));
+    let (machine, shared) = state::open(state)
+        .map_err(|error| Error::Corrupt(format!("the replicated state: {error}")))?;
     let peers = match &config.peers {
         Some(peers) => peers.clone(),
         None => tls::alone(config.env.clock.wall())?,
@@ -121,7 +126,7 @@ pub async fn open(config: StoreConfig) -> Result<Arc<EtcdStore>> {
     let node = RaftNode::start(
         NodeConfig {
             env: config.env.clone(),
-            dir: config.dir.join("raft"),
+            dir: config.dir.join(RAFT_DIR),
             local: local.clone(),
             cluster_id: format.cluster_id,
             listen: peers.listen,
@@ -134,14 +139,33 @@ pub async fn open(config: StoreConfig) -> Result<Arc<EtcdStore>> {
         Box::new(machine),
         keeper.clone(),
     )
-    .await
-    .map_err(Failure::Raft)?;
+    .await;
+    let node = match node {
+        Ok(node) => node,
+        Err(error) => {
+            if joining {
+                release(&config);
+            }
+            return Err(Failure::Raft(error).into());
+        }
+    };
     keeper.attach(&node);
 
-    let engine = Engine::new(Parts { env: config.env.clone(), node, shared, timing });
-    let ready = Format { ready: true, cluster_id: engine.cluster_id, ..format.clone() };
+    let engine = Engine::new(Parts {
+        env: config.env.clone(),
+        node,
+        shared,
+        timing,
+    });
+    let ready = Format {
+        ready: true,
+        cluster_id: engine.cluster_id,
+        ..format.clone()
+    };
     if ready != format {
-        ready.store(&*config.env.disk, &config.dir).map_err(|error| io(&error))?;
+        ready
+            .store(&*config.env.disk, &config.dir)
+            .map_err(|error| io(&error))?;
     }
     let addresses = serve(&engine, listeners)?;
     engine.tasks.spawn(expire(engine.clone(), keeper));
@@ -155,7 +179,9 @@ fn claim(config: &StoreConfig) -> Result<(Format, StartMode)> {
     let disk = &*config.env.disk;
     let wanted = match &config.start {
         ClusterStart::Found => StartMode::Found,
-        ClusterStart::Join { peer_urls } => StartMode::Join { peer_urls: peer_urls.clone() },
+        ClusterStart::Join { peer_urls } => StartMode::Join {
+            peer_urls: peer_urls.clone(),
+        },
         ClusterStart::Resume => StartMode::Resume,
     };
     match Format::load(disk, &config.dir).map_err(|error| io(&error))? {
@@ -181,13 +207,33 @@ fn claim(config: &StoreConfig) -> Result<(Format, StartMode)> {
                 ready: false,
                 imported_from: None,
             };
-            disk.create_dir_all(&config.dir).map_err(|error| io(&error))?;
+            disk.create_dir_all(&config.dir)
+                .map_err(|error| io(&error))?;
             if let Some(parent) = config.dir.parent() {
                 disk.sync_dir(parent).map_err(|error| io(&error))?;
             }
-            format.store(disk, &config.dir).map_err(|error| io(&error))?;
+            format
+                .store(disk, &config.dir)
+                .map_err(|error| io(&error))?;
             Ok((format, wanted))
         }
+    }
+}
+
+/// Takes back what [`claim`] wrote, if the cluster refused this member before the node wrote
+/// anything: then nobody's data lies here. What stays are directories and an empty state.
+fn release(config: &StoreConfig) {
+    let disk = &*config.env.disk;
+    let clean = || -> std::io::Result<()> {
+        if disk.exists(&config.dir.join(RAFT_DIR))? {
+            return Ok(());
+        }
+        disk.remove_file(&config.dir.join(format::FILE))?;
+        disk.sync_dir(&config.dir)
+    };
+    // What stays is a member that has not started yet; the next attempt takes it up.
+    if let Err(error) = clean() {
+        tracing::debug!(%error, "cleaning up after a refused join failed");
     }
 }
 
@@ -199,10 +245,18 @@ struct Listeners {
 async fn bind(config: &StoreConfig) -> Result<Listeners> {
     let mut clients = Vec::new();
     for client in &config.clients {
-        clients.push(Listener::bind(client.address, client.tls.clone()).await.map_err(|error| io(&error))?);
+        clients.push(
+            Listener::bind(client.address, client.tls.clone())
+                .await
+                .map_err(|error| io(&error))?,
+        );
     }
     let metrics = match config.metrics_listen {
-        Some(address) => Some(Listener::bind(address, None).await.map_err(|error| io(&error))?),
+        Some(address) => Some(
+            Listener::bind(address, None)
+                .await
+                .map_err(|error| io(&error))?,
+        ),
         None => None,
     };
     Ok(Listeners { clients, metrics })
@@ -215,18 +269,31 @@ fn serve(engine: &Arc<Engine>, listeners: Listeners) -> Result<Vec<SocketAddr>> 
         let address = listener.local_addr().map_err(|error| io(&error))?;
         tracing::info!(%address, "serving etcd clients");
         addresses.push(address);
-        engine.tasks.spawn(listener.serve(front.clone(), engine.stop.clone(), engine.tasks.clone()));
+        engine.tasks.spawn(listener.serve(
+            front.clone(),
+            engine.stop.clone(),
+            engine.tasks.clone(),
+        ));
     }
     if let Some(listener) = listeners.metrics {
         let plain = Plain(engine.clone());
-        engine.tasks.spawn(listener.serve(plain, engine.stop.clone(), engine.tasks.clone()));
+        engine
+            .tasks
+            .spawn(listener.serve(plain, engine.stop.clone(), engine.tasks.clone()));
     }
     Ok(addresses)
 }
 
 /// Sees to it that the cluster knows this member by its present name and addresses.
 async fn publish(engine: Arc<Engine>, local: Peer) {
-    let known = || engine.node.status().peers.iter().any(|peer| peer.peer == local);
+    let known = || {
+        engine
+            .node
+            .status()
+            .peers
+            .iter()
+            .any(|peer| peer.peer == local)
+    };
     while !known() {
         let told = tokio::select! {
             () = engine.stop.cancelled() => return,
@@ -234,11 +301,15 @@ async fn publish(engine: Arc<Engine>, local: Peer) {
         };
         match told {
             Ok(()) => return,
-            Err(error @ (raft::Error::Refused(_) | raft::Error::Stopped | raft::Error::Storage(_))) => {
+            Err(
+                error @ (raft::Error::Refused(_) | raft::Error::Stopped | raft::Error::Storage(_)),
+            ) => {
                 tracing::warn!(%error, "the cluster does not take this member's name and addresses");
                 return;
             }
-            Err(error) => tracing::debug!(%error, "telling the cluster this member's addresses failed for now"),
+            Err(error) => {
+                tracing::debug!(%error, "telling the cluster this member's addresses failed for now");
+            }
         }
         tokio::select! {
             () = engine.stop.cancelled() => return,
@@ -263,6 +334,10 @@ fn io(error: &std::io::Error) -> Error {
     match error.kind() {
         std::io::ErrorKind::InvalidData => Error::Corrupt(error.to_string()),
         std::io::ErrorKind::InvalidInput => Error::Invalid(error.to_string()),
-        _ => Error::Unavailable { reason: error.to_string(), retry_after: None, effect: Effect::None },
+        _ => Error::Unavailable {
+            reason: error.to_string(),
+            retry_after: None,
+            effect: Effect::None,
+        },
     }
 }

@@ -7,6 +7,7 @@ use trivet_datastore::{Footprint, ReadOnlyDir};
 
 use crate::backend::{DIR, NAME};
 use crate::format::{self, Format};
+use crate::open::RAFT_DIR;
 
 /// The name under which K3s's own embedded etcd is reported: nobody's backend here.
 pub const K3S_ETCD: &str = "k3s-etcd";
@@ -24,12 +25,16 @@ fn own(dir: &dyn ReadOnlyDir) -> io::Result<Option<Footprint>> {
     }
     let path = format!("{DIR}/{}", format::FILE);
     let footprint = |description: String| {
-        Some(Footprint { backend: NAME.to_owned(), path: PathBuf::from(DIR), description })
+        Some(Footprint {
+            backend: NAME.to_owned(),
+            path: PathBuf::from(DIR),
+            description,
+        })
     };
     if dir.file_size_bytes(&path)?.is_none() {
         // Nothing is written before FORMAT; without it the directory is empty, or not ours to judge.
         let entries = dir.read_dir(DIR)?;
-        return Ok(match entries.iter().any(|name| name == "raft" || name == "state") {
+        return Ok(match entries.iter().any(|name| name == RAFT_DIR) {
             true => footprint("a Trivet etcd store without its FORMAT file".to_owned()),
             false => None,
         });
@@ -38,21 +43,34 @@ fn own(dir: &dyn ReadOnlyDir) -> io::Result<Option<Footprint>> {
     Ok(match Format::decode(&bytes) {
         Ok(found) if found.backend != NAME => None,
         Ok(found) => {
-            let state = if found.ready { "" } else { ", not yet a member" };
+            let state = if found.ready {
+                ""
+            } else {
+                ", not yet a member"
+            };
             footprint(format!(
                 "a Trivet etcd store: member {:x} of cluster {:x}{state}",
                 found.member_id, found.cluster_id
             ))
         }
         Err(_) if !bytes.starts_with(format::MAGIC.as_bytes()) => None,
-        Err(problem) => footprint(format!("a Trivet store whose FORMAT file is not usable: {problem}")),
+        Err(problem) => footprint(format!(
+            "a Trivet store whose FORMAT file is not usable: {problem}"
+        )),
     })
 }
 
 fn k3s(dir: &dyn ReadOnlyDir) -> io::Result<Option<Footprint>> {
-    let wal = if dir.is_dir(WAL_DIR)? { dir.read_dir(WAL_DIR)? } else { Vec::new() };
-    let segments: Vec<String> =
-        wal.into_iter().filter(|name| name.ends_with(".wal")).map(|name| format!("{WAL_DIR}/{name}")).collect();
+    let wal = if dir.is_dir(WAL_DIR)? {
+        dir.read_dir(WAL_DIR)?
+    } else {
+        Vec::new()
+    };
+    let segments: Vec<String> = wal
+        .into_iter()
+        .filter(|name| name.ends_with(".wal"))
+        .map(|name| format!("{WAL_DIR}/{name}"))
+        .collect();
     let db_bytes = dir.file_size_bytes(DB_FILE)?;
     if segments.is_empty() && db_bytes.is_none() {
         return Ok(None);
@@ -66,11 +84,18 @@ fn k3s(dir: &dyn ReadOnlyDir) -> io::Result<Option<Footprint>> {
     if db_bytes.is_some() {
         genuine = genuine || is_bbolt_head(&dir.read(DB_FILE, 0, 20)?);
     }
-    let doubt = if genuine { "" } else { ", by the names of its files" };
+    let doubt = if genuine {
+        ""
+    } else {
+        ", by the names of its files"
+    };
     Ok(Some(Footprint {
         backend: K3S_ETCD.to_owned(),
         path: PathBuf::from("etcd"),
-        description: format!("an etcd member directory as K3s makes it ({} MiB{doubt})", total.div_ceil(1 << 20)),
+        description: format!(
+            "an etcd member directory as K3s makes it ({} MiB{doubt})",
+            total.div_ceil(1 << 20)
+        ),
     }))
 }
 

@@ -1,6 +1,12 @@
 //! The etcd v3 messages, services and clients, generated from `proto/`.
 
-#![allow(missing_docs, unreachable_pub, unused_qualifications, rust_2018_idioms, clippy::all)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    rust_2018_idioms,
+    clippy::all
+)]
 
 /// Keys, values and events.
 pub mod mvccpb {

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream;
 use trivet_datastore::{
-    Cluster, Datastore, DeleteRequest, Effect, Error, Expect, ExportItem, ExportStream, Lease, LeaseId,
-    PutRequest, RangePage, RangeRequest, Result, Revision, StoreStatus, WatchBatch, WatchRequest,
-    WatchStream, WriteOutcome,
+    Cluster, Datastore, DeleteRequest, Effect, Error, Expect, ExportItem, ExportStream, Lease,
+    LeaseId, PutRequest, RangePage, RangeRequest, Result, Revision, StoreStatus, WatchBatch,
+    WatchRequest, WatchStream, WriteOutcome,
 };
 use trivet_mvcc::{
     Compare, CompareOp, CompareTarget, DeleteRangeOp, KeyRange, Op, OpResult, PutOp, RangeOp, Txn,
@@ -42,7 +42,11 @@ impl std::fmt::Debug for EtcdStore {
 
 impl EtcdStore {
     pub(crate) fn new(engine: Arc<Engine>, client_addresses: Vec<SocketAddr>) -> Self {
-        Self { members: Arc::new(Members::new(engine.clone())), engine, client_addresses }
+        Self {
+            members: Arc::new(Members::new(engine.clone())),
+            engine,
+            client_addresses,
+        }
     }
 
     /// The addresses on which etcd clients are served, in the order they were asked for; tells
@@ -80,21 +84,40 @@ impl EtcdStore {
                     Expect::ModRevision(revision) => CompareTarget::Mod(wire(revision)),
                     _ => CompareTarget::Create(0),
                 };
-                let compare = Compare { range: key_range.clone(), op: CompareOp::Equal, target };
+                let compare = Compare {
+                    range: key_range.clone(),
+                    op: CompareOp::Equal,
+                    target,
+                };
                 (vec![compare], vec![Op::Range(RangeOp::new(key_range))])
             }
         };
-        let mut result = self.engine.transact(Txn { compare, success: vec![write], failure }).await?;
+        let mut result = self
+            .engine
+            .transact(Txn {
+                compare,
+                success: vec![write],
+                failure,
+            })
+            .await?;
         let revision = result.revision;
         match (result.succeeded, result.results.pop()) {
-            (true, Some(OpResult::Put { previous, .. })) => Ok(WriteOutcome::Committed { revision, previous }),
+            (true, Some(OpResult::Put { previous, .. })) => {
+                Ok(WriteOutcome::Committed { revision, previous })
+            }
             (true, Some(OpResult::DeleteRange { mut previous, .. })) => {
-                Ok(WriteOutcome::Committed { revision, previous: previous.pop() })
+                Ok(WriteOutcome::Committed {
+                    revision,
+                    previous: previous.pop(),
+                })
             }
-            (false, Some(OpResult::Range(mut found))) => {
-                Ok(WriteOutcome::Conflict { revision, current: found.items.pop() })
-            }
-            (_, step) => Err(Error::Corrupt(format!("unexpected result of a write: {step:?}"))),
+            (false, Some(OpResult::Range(mut found))) => Ok(WriteOutcome::Conflict {
+                revision,
+                current: found.items.pop(),
+            }),
+            (_, step) => Err(Error::Corrupt(format!(
+                "unexpected result of a write: {step:?}"
+            ))),
         }
     }
 }
@@ -105,7 +128,9 @@ impl Datastore for EtcdStore {
         self.open_for_calls()?;
         check_range(&request.range)?;
         // A revision that this member has not seen yet may well exist.
-        let behind = request.at.is_some_and(|at| at > self.engine.shared.revision());
+        let behind = request
+            .at
+            .is_some_and(|at| at > self.engine.shared.revision());
         if behind || !request.serializable {
             self.engine.barrier().await?;
         }
@@ -120,7 +145,12 @@ impl Datastore for EtcdStore {
             ..RangeOp::new(range)
         };
         let found = self.engine.shared.range(&op).await.map_err(Failure::from)?;
-        Ok(RangePage { revision: found.revision, items: found.items, count: found.count, more: found.more })
+        Ok(RangePage {
+            revision: found.revision,
+            items: found.items,
+            count: found.count,
+            more: found.more,
+        })
     }
 
     async fn put(&self, request: PutRequest) -> Result<WriteOutcome> {
@@ -139,10 +169,16 @@ impl Datastore for EtcdStore {
         self.open_for_calls()?;
         check_key(&request.key)?;
         if request.expect == Expect::Absent {
-            return Err(Error::Invalid("a delete cannot expect the key to be absent".to_owned()));
+            return Err(Error::Invalid(
+                "a delete cannot expect the key to be absent".to_owned(),
+            ));
         }
-        let delete = DeleteRangeOp { range: KeyRange::Key(request.key.clone()), prev_kv: true };
-        self.write(&request.key, request.expect, Op::DeleteRange(delete)).await
+        let delete = DeleteRangeOp {
+            range: KeyRange::Key(request.key.clone()),
+            prev_kv: true,
+        };
+        self.write(&request.key, request.expect, Op::DeleteRange(delete))
+            .await
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream> {
@@ -159,8 +195,14 @@ impl Datastore for EtcdStore {
             no_delete: false,
             previous: request.previous,
         });
-        let open = OpenWatch { engine: self.engine.clone(), watcher, progress: request.progress };
-        Ok(Box::pin(stream::unfold(Some(open), |open| async move { open?.next().await })))
+        let open = OpenWatch {
+            engine: self.engine.clone(),
+            watcher,
+            progress: request.progress,
+        };
+        Ok(Box::pin(stream::unfold(Some(open), |open| async move {
+            open?.next().await
+        })))
     }
 
     async fn grant_lease(&self, ttl: Duration) -> Result<Lease> {
@@ -169,16 +211,23 @@ impl Datastore for EtcdStore {
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         if seconds > crate::limits::MAX_LEASE_TTL_SECONDS {
-            return Err(Error::Invalid("the time to live of the lease is too long".to_owned()));
+            return Err(Error::Invalid(
+                "the time to live of the lease is too long".to_owned(),
+            ));
         }
         let (_, id, ttl) = self.engine.grant_lease(None, seconds).await?;
-        Ok(Lease { id, ttl: Duration::from_secs(ttl.unsigned_abs()) })
+        Ok(Lease {
+            id,
+            ttl: Duration::from_secs(ttl.unsigned_abs()),
+        })
     }
 
     async fn keep_lease_alive(&self, id: LeaseId) -> Result<Lease> {
         self.open_for_calls()?;
         let answer = self.engine.ask_leader(Question::Renew(id).encode()).await?;
-        decode_time(answer).map(|ttl| Lease { id, ttl }).ok_or(Error::LeaseNotFound)
+        decode_time(answer)
+            .map(|ttl| Lease { id, ttl })
+            .ok_or(Error::LeaseNotFound)
     }
 
     async fn revoke_lease(&self, id: LeaseId) -> Result<()> {
@@ -253,9 +302,15 @@ fn starting_after(range: KeyRange, after: &Bytes) -> KeyRange {
     let next = next.freeze();
     match range {
         KeyRange::Key(key) if key > after => KeyRange::Key(key),
-        KeyRange::Key(_) => KeyRange::Between { start: next.clone(), end: next },
+        KeyRange::Key(_) => KeyRange::Between {
+            start: next.clone(),
+            end: next,
+        },
         KeyRange::From(start) => KeyRange::From(start.max(next)),
-        KeyRange::Between { start, end } => KeyRange::Between { start: start.max(next), end },
+        KeyRange::Between { start, end } => KeyRange::Between {
+            start: start.max(next),
+            end,
+        },
     }
 }
 
@@ -303,38 +358,77 @@ impl OpenWatch {
 enum Exporting {
     Head(Export),
     Leases(Export, usize),
-    Pairs { export: Export, page: std::vec::IntoIter<trivet_datastore::KeyValue>, pairs: u64, checksum: u32 },
+    Pairs {
+        export: Export,
+        page: std::vec::IntoIter<trivet_datastore::KeyValue>,
+        pairs: u64,
+        checksum: u32,
+    },
     Done,
 }
 
 fn export_stream(export: Export) -> ExportStream {
-    Box::pin(stream::unfold(Exporting::Head(export), |state| async move { export_step(state).await }))
+    Box::pin(stream::unfold(
+        Exporting::Head(export),
+        |state| async move { export_step(state).await },
+    ))
 }
 
 async fn export_step(mut state: Exporting) -> Option<(Result<ExportItem>, Exporting)> {
     loop {
         state = match state {
             Exporting::Head(export) => {
-                let head = ExportItem::Head { revision: export.revision() };
+                let head = ExportItem::Head {
+                    revision: export.revision(),
+                };
                 return Some((Ok(head), Exporting::Leases(export, 0)));
             }
             Exporting::Leases(export, next) => match export.leases().get(next) {
                 Some(lease) => {
-                    let lease = Lease { id: lease.id, ttl: Duration::from_secs(lease.ttl_s) };
-                    return Some((Ok(ExportItem::Lease(lease)), Exporting::Leases(export, next + 1)));
+                    let lease = Lease {
+                        id: lease.id,
+                        ttl: Duration::from_secs(lease.ttl_s),
+                    };
+                    return Some((
+                        Ok(ExportItem::Lease(lease)),
+                        Exporting::Leases(export, next + 1),
+                    ));
                 }
-                None => Exporting::Pairs { export, page: Vec::new().into_iter(), pairs: 0, checksum: 0 },
+                None => Exporting::Pairs {
+                    export,
+                    page: Vec::new().into_iter(),
+                    pairs: 0,
+                    checksum: 0,
+                },
             },
-            Exporting::Pairs { mut export, mut page, pairs, checksum } => match page.next() {
+            Exporting::Pairs {
+                mut export,
+                mut page,
+                pairs,
+                checksum,
+            } => match page.next() {
                 Some(pair) => {
                     let checksum = pair.checksum(checksum);
-                    let state = Exporting::Pairs { export, page, pairs: pairs + 1, checksum };
+                    let state = Exporting::Pairs {
+                        export,
+                        page,
+                        pairs: pairs + 1,
+                        checksum,
+                    };
                     return Some((Ok(ExportItem::Pair(pair)), state));
                 }
                 None => match export.next_page().await {
-                    Ok(Some(page)) => Exporting::Pairs { export, page: page.into_iter(), pairs, checksum },
+                    Ok(Some(page)) => Exporting::Pairs {
+                        export,
+                        page: page.into_iter(),
+                        pairs,
+                        checksum,
+                    },
                     Ok(None) => {
-                        return Some((Ok(ExportItem::Trailer { pairs, checksum }), Exporting::Done));
+                        return Some((
+                            Ok(ExportItem::Trailer { pairs, checksum }),
+                            Exporting::Done,
+                        ));
                     }
                     Err(error) => return Some((Err(Failure::from(error).into()), Exporting::Done)),
                 },
@@ -352,15 +446,24 @@ mod tests {
     fn a_page_starts_behind_the_last_key() {
         let key = Bytes::from_static;
         let after = key(b"b");
-        assert_eq!(starting_after(KeyRange::Key(key(b"c")), &after), KeyRange::Key(key(b"c")));
+        assert_eq!(
+            starting_after(KeyRange::Key(key(b"c")), &after),
+            KeyRange::Key(key(b"c"))
+        );
         let nothing = starting_after(KeyRange::Key(key(b"b")), &after);
         assert!(!nothing.contains(b"b") && !nothing.contains(b"b\0"));
         assert_eq!(
             starting_after(KeyRange::prefix(key(b"b")), &after),
-            KeyRange::Between { start: key(b"b\0"), end: key(b"c") }
+            KeyRange::Between {
+                start: key(b"b\0"),
+                end: key(b"c")
+            }
         );
         let later = starting_after(KeyRange::prefix(key(b"c")), &after);
         assert_eq!(later, KeyRange::prefix(key(b"c")));
-        assert_eq!(starting_after(KeyRange::all(), &after), KeyRange::From(key(b"b\0")));
+        assert_eq!(
+            starting_after(KeyRange::all(), &after),
+            KeyRange::From(key(b"b\0"))
+        );
     }
 }

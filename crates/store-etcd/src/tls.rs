@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use trivet_datastore::{Error, Result, TlsFiles};
 use trivet_pki::{
-    Authority, ClientAuth, Identity, LeafRequest, ServerTrust, SwappableIdentity, Usage, client_config,
-    load_pem, server_config,
+    Authority, ClientAuth, Identity, LeafRequest, ServerTrust, SwappableIdentity, Usage,
+    client_config, load_pem, server_config,
 };
 
 use crate::open::PeerSettings;
@@ -28,13 +28,20 @@ pub(crate) fn load(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Mutual> {
         mutual(&ca, identity, alpn)
     };
     build().map_err(|error| {
-        Error::Invalid(format!("the TLS files around {} are not usable: {error}", files.cert.display()))
+        Error::Invalid(format!(
+            "the TLS files around {} are not usable: {error}",
+            files.cert.display()
+        ))
     })
 }
 
 fn mutual(ca: &[u8], identity: Identity, alpn: &[&[u8]]) -> trivet_pki::Result<Mutual> {
     let client = client_config(ServerTrust::Pinned(ca), Some(&identity), ALPN_GRPC)?;
-    let server = server_config(SwappableIdentity::new(identity), ClientAuth::Required(ca), alpn)?;
+    let server = server_config(
+        SwappableIdentity::new(identity),
+        ClientAuth::Required(ca),
+        alpn,
+    )?;
     Ok(Mutual { server, client })
 }
 

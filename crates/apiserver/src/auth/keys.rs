@@ -175,3 +175,49 @@ fn der_block(tag: u8, content: &[u8]) -> Vec<u8> {
     out.extend_from_slice(content);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pem(label: &str, der: &[u8]) -> String {
+        let text = BASE64_STANDARD.encode(der);
+        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+    }
+
+    #[test]
+    fn both_forms_of_an_ec_key_are_the_same_key() {
+        let random = SystemRandom::new();
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        // Behind the outer header, the algorithm and the header of the octet string.
+        let sec1 = &pkcs8.as_ref()[29..];
+        assert_eq!(wrap_sec1(sec1), pkcs8.as_ref());
+        let one = SigningKey::from_pem(&pem("PRIVATE KEY", pkcs8.as_ref())).unwrap();
+        let parameters = pem("EC PARAMETERS", &[6, 0]);
+        let two =
+            SigningKey::from_pem(&format!("{parameters}{}", pem("EC PRIVATE KEY", sec1))).unwrap();
+        assert_eq!(one.id(), two.id());
+        let signature = one.sign(b"text").unwrap();
+        assert!(two.verify(b"text", &signature));
+        assert!(!two.verify(b"test", &signature));
+        assert_eq!(one.jwks()["keys"][0]["kty"], "EC");
+    }
+
+    #[test]
+    fn other_things_are_refused() {
+        assert_eq!(SigningKey::from_pem("").unwrap_err(), KeyError::NotPem);
+        assert_eq!(
+            SigningKey::from_pem(&pem("CERTIFICATE", b"x")).unwrap_err(),
+            KeyError::NotPem
+        );
+        assert_eq!(
+            SigningKey::from_pem(&pem("RSA PRIVATE KEY", b"x")).unwrap_err(),
+            KeyError::Unsupported
+        );
+        assert_eq!(
+            SigningKey::from_pem(&pem("PRIVATE KEY", b"x")).unwrap_err(),
+            KeyError::Unsupported
+        );
+    }
+}

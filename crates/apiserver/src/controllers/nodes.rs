@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use trivet_kube_schema::{Status, find, meta};
 
@@ -141,7 +141,7 @@ impl Monitor {
             {
                 self.give_up(&node, observed).await?;
             } else {
-                self.taint(&node).await?;
+                self.taint(node.name(), &node.value()).await?;
             }
         }
         Ok(())
@@ -182,40 +182,71 @@ impl Monitor {
             namespace: None,
             name: node.name(),
         };
-        ignore_gone(
-            self.shared
-                .update(&target, |node| make_unknown(node, &time))
-                .await,
-        )?;
-        self.taint(node).await
+        let updated = self
+            .shared
+            .update(&target, |node| make_unknown(node, &time))
+            .await;
+        let Some(updated) = unless_gone(updated)? else {
+            return Ok(());
+        };
+        self.record(&updated, &time).await;
+        self.taint(node.name(), &updated).await
     }
 
-    async fn taint(&self, node: &Entry) -> Result<(), Status> {
+    async fn taint(&self, name: &str, node: &Value) -> Result<(), Status> {
         let time = meta::rfc3339(self.shared.core.now_seconds());
-        if corrected_taints(&node.value(), &time).is_none() {
+        if corrected_taints(node, &time).is_none() {
             return Ok(());
         }
         let target = UpdateTarget {
             info: self.nodes.info,
             subresource: None,
             namespace: None,
-            name: node.name(),
+            name,
         };
         let updated = self.shared.update(&target, |node| {
             if let Some(taints) = corrected_taints(node, &time) {
                 if !node["spec"].is_object() {
-                    node["spec"] = serde_json::json!({});
+                    node["spec"] = json!({});
                 }
                 node["spec"]["taints"] = taints.into();
             }
         });
-        ignore_gone(updated.await)
+        unless_gone(updated.await).map(|_| ())
+    }
+
+    /// An Event for people; nothing depends on it.
+    async fn record(&self, node: &Value, time: &str) {
+        let Some(events) = find("", "v1", "events") else {
+            return;
+        };
+        let name = meta::name(node).unwrap_or_default();
+        let event = json!({
+            "metadata": {"generateName": format!("{name}.")},
+            "involvedObject": {
+                "apiVersion": "v1",
+                "kind": "Node",
+                "name": name,
+                "uid": meta::uid(node).unwrap_or_default(),
+            },
+            "reason": "NodeNotReady",
+            "message": format!("Node {name} status is now: NodeNotReady"),
+            "type": "Normal",
+            "source": {"component": "node-controller"},
+            "firstTimestamp": time,
+            "lastTimestamp": time,
+            "count": 1,
+        });
+        if let Err(status) = self.shared.create(events, Some("default"), event).await {
+            tracing::debug!(message = status.message, "an event was not recorded");
+        }
     }
 }
 
-fn ignore_gone(result: Result<Value, Status>) -> Result<(), Status> {
+fn unless_gone(result: Result<Value, Status>) -> Result<Option<Value>, Status> {
     match result {
-        Err(status) if status.code != 404 => Err(status),
-        _ => Ok(()),
+        Ok(value) => Ok(Some(value)),
+        Err(status) if status.code == 404 => Ok(None),
+        Err(status) => Err(status),
     }
 }

@@ -1,5 +1,11 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use bytes::Bytes;
+use http::request::Parts;
 use serde_json::{Value, json};
+
+use trivet_apiserver::{Authenticator, Rejected, UserInfo};
 
 use crate::harness::{Server, admin, user};
 
@@ -341,4 +347,36 @@ async fn service_account_tokens() {
         .expect(401);
     let keys = server.get("/openid/v1/jwks").await.json();
     assert_eq!(keys["keys"][0]["alg"], "ES256");
+}
+
+struct Passwords;
+
+#[async_trait]
+impl Authenticator for Passwords {
+    async fn authenticate(&self, request: &Parts) -> Result<Option<UserInfo>, Rejected> {
+        match request.headers.get("authorization").map(|v| v.as_bytes()) {
+            Some(b"Basic good") => Ok(Some(UserInfo::new("server", ["k3s:server".to_owned()]))),
+            Some(b"Basic bad") => Err(Rejected),
+            Some(b"Basic bug") => panic!("on purpose"),
+            _ => Ok(None),
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_authenticators_are_asked_and_their_panics_stay_theirs() {
+    let server = Server::with(|config| config.authenticators.push(Arc::new(Passwords))).await;
+    let ask = async |value: &str| {
+        let headers = [("authorization", value)];
+        server
+            .ask("GET", "/api", &headers, Bytes::new(), None)
+            .await
+            .code
+            .as_u16()
+    };
+    assert_eq!(ask("Basic good").await, 200);
+    assert_eq!(ask("Basic bad").await, 401);
+    assert_eq!(ask("Basic bug").await, 500);
+    assert_eq!(ask("Basic other").await, 401);
+    assert_eq!(ask("Basic good").await, 200);
 }

@@ -261,6 +261,13 @@ async fn a_silent_node_is_not_ready_within_40_seconds_and_comes_back() {
             && taints.contains(&"node.kubernetes.io/unreachable:NoExecute".to_owned())
     };
     server.eventually(&one, tainted).await;
+    let query = "fieldSelector=involvedObject.name%3Dn1%2Creason%3DNodeNotReady";
+    let events = format!("/api/v1/events?{query}");
+    server
+        .eventually(&events, |a| {
+            a.json()["items"].as_array().is_some_and(|e| e.len() == 1)
+        })
+        .await;
     beat(&server, 50).await;
     report_ready(&server).await;
     server

@@ -226,4 +226,13 @@ mod tests {
         );
         assert!(who("server:s", Attempts::WINDOW).is_ok());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_credentials_are_refused(value in "([Bb]asic |Bearer )?[ -~]{0,60}") {
+            let passwd = Passwd::new(&Secret::new("s"), &Secret::new("a"));
+            let who = identify(&parts(Some(&value)), &passwd, &Attempts::default(), Duration::ZERO);
+            proptest::prop_assert_eq!(who, Err(Refusal::Unauthorized));
+        }
+    }
 }

@@ -219,6 +219,7 @@ async fn any_datastore_will_do_and_keeps_the_identity() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("another token"), "{error}");
+    assert!(second.files().is_empty());
     let running = start(server(&second, "t")).await;
     assert_eq!(running.server_ca(), ca);
     running.shutdown().await;
@@ -276,10 +277,14 @@ async fn a_wiped_server_does_not_found_a_second_cluster() {
     let one = start(first.server(&store).token(secret("t"))).await;
     let builder = second.server(&store).bind([127, 0, 0, 2].into(), 0);
     let two = start(builder.token(secret("t")).server_url(one.url())).await;
-    let marker = first.data().join("agent/etc/trivet-cluster.json");
+    let marker = first.data().join("agent/etc");
     let other = format!("127.0.0.2:{}", one.local_addr().port());
     let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
-    while !std::fs::read_to_string(&marker).is_ok_and(|text| text.contains(&other)) {
+    let remembered = || {
+        let file = std::fs::read_dir(&marker).ok()?.next()?.ok()?;
+        std::fs::read_to_string(file.path()).ok()
+    };
+    while !remembered().is_some_and(|text| text.contains(&other)) {
         assert!(
             tokio::time::Instant::now() < deadline,
             "the other server is not remembered"

@@ -23,7 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::consensus::snapshot::{CHUNK_BYTES_MAX, SnapshotData};
-use crate::consensus::{LogId, Member, Snapshot, TypeConfig, Vote, codec};
+use crate::consensus::{LogId, Member, Snapshot, StoredMembership, TypeConfig, Vote, codec};
 use crate::peers::proto::{call_request, call_response};
 use crate::peers::{CallError, PeerAddress, PeerTransport, proto};
 
@@ -49,6 +49,8 @@ pub(crate) struct NetworkContext {
     pub(crate) local: u64,
     /// Limit for an answer to an append request, slow disks included.
     pub(crate) append_deadline: Duration,
+    /// Where members are by now; they move.
+    pub(crate) membership: watch::Receiver<StoredMembership>,
     /// A peer says that this membership no longer has this member.
     pub(crate) removed: watch::Sender<Option<LogId>>,
 }
@@ -103,6 +105,18 @@ fn call_error(error: &CallError) -> RPCError<C> {
 }
 
 impl PeerClient {
+    /// Where the peer is: as the membership has it now, else as it was when this line was made.
+    fn address(&self) -> PeerAddress {
+        let membership = self.context.membership.borrow();
+        match membership.get_node(&self.to.id) {
+            Some(member) => PeerAddress {
+                id: self.to.id,
+                url: member.peer_url.clone(),
+            },
+            None => self.to.clone(),
+        }
+    }
+
     async fn call(&self, body: call_request::Body, option: &RPCOption) -> Rpc<call_response::Body> {
         let request = proto::CallRequest {
             header: Some(self.context.header(self.to.id)),
@@ -111,7 +125,7 @@ impl PeerClient {
         let answer = self
             .context
             .transport
-            .call(&self.to, request, option.hard_ttl())
+            .call(&self.address(), request, option.hard_ttl())
             .await
             .map_err(|error| call_error(&error))?;
         match answer.body {
@@ -230,8 +244,9 @@ impl RaftNetworkV2<C> for PeerClient {
                 }
             }));
             let requests = ReceiverStream::new(receive).boxed();
+            let to = this.address();
             let answers =
-                tokio::time::timeout(deadline, this.context.transport.append(&this.to, requests))
+                tokio::time::timeout(deadline, this.context.transport.append(&to, requests))
                     .await
                     .map_err(|_| timeout(this, deadline))?
                     .map_err(|error| call_error(&error))?;
@@ -310,10 +325,11 @@ impl RaftNetworkV2<C> for PeerClient {
         let mut progress = moved.subscribe();
         let (send, receive) = mpsc::channel(CHUNK_QUEUE);
         tokio::task::spawn_blocking(move || read_snapshot(head, source, &send, &moved));
+        let to = self.address();
         let sent = self
             .context
             .transport
-            .snapshot(&self.to, ReceiverStream::new(receive).boxed());
+            .snapshot(&to, ReceiverStream::new(receive).boxed());
         // Bytes must keep moving; the installation at the end may take its time.
         let watchdog = async {
             loop {

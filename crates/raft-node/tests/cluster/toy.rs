@@ -15,8 +15,8 @@ use trivet_raft_node::{
 };
 
 pub(crate) const CLUSTER: u64 = 0xc0ffee;
-pub(crate) const HEARTBEAT: Duration = Duration::from_millis(30);
-pub(crate) const ELECTION: Duration = Duration::from_millis(150);
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(40);
+pub(crate) const ELECTION: Duration = Duration::from_millis(200);
 
 /// An append-only list of commands, with the position of each entry.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]

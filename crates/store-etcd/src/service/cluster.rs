@@ -64,10 +64,17 @@ impl pb::cluster_server::Cluster for ClusterService {
             return Err(Refusal::PeerUrlExists.into());
         }
         if request.is_learner {
-            if status.peers.iter().filter(|peer| peer.role == PeerRole::Learner).count() >= MAX_LEARNERS {
+            if status
+                .peers
+                .iter()
+                .filter(|peer| peer.role == PeerRole::Learner)
+                .count()
+                >= MAX_LEARNERS
+            {
                 return Err(Refusal::TooManyLearners.into());
             }
-        } else if started_voters(&status, None) < quorum(voters(&status) + 1) && voters(&status) > 1 {
+        } else if started_voters(&status, None) < quorum(voters(&status) + 1) && voters(&status) > 1
+        {
             return Err(Refusal::NotEnoughStartedMembers.into());
         }
         let id = loop {
@@ -76,8 +83,14 @@ impl pb::cluster_server::Cluster for ClusterService {
                 break id;
             }
         };
-        let peer = Peer { id, name: unstarted(id), peer_url: url, client_url: String::new() };
-        self.change(self.engine.node.add_learner(peer.clone())).await?;
+        let peer = Peer {
+            id,
+            name: unstarted(id),
+            peer_url: url,
+            client_url: String::new(),
+        };
+        self.change(self.engine.node.add_learner(peer.clone()))
+            .await?;
         if !request.is_learner
             && let Err(status) = self.change(self.engine.node.promote(id)).await
         {
@@ -101,7 +114,9 @@ impl pb::cluster_server::Cluster for ClusterService {
         let id = request.into_inner().id;
         let status = self.settled().await?;
         let target = find(&status, id)?;
-        if target.role == PeerRole::Voter && started_voters(&status, Some(id)) < quorum(voters(&status) - 1) {
+        if target.role == PeerRole::Voter
+            && started_voters(&status, Some(id)) < quorum(voters(&status) - 1)
+        {
             return Err(Refusal::NotEnoughStartedMembers.into());
         }
         self.change(self.engine.node.remove(id)).await?;
@@ -119,10 +134,17 @@ impl pb::cluster_server::Cluster for ClusterService {
         let peer_url = one_peer_url(request.peer_ur_ls)?;
         let status = self.settled().await?;
         let target = find(&status, request.id)?;
-        if status.peers.iter().any(|peer| peer.peer.id != request.id && peer.peer.peer_url == peer_url) {
+        if status
+            .peers
+            .iter()
+            .any(|peer| peer.peer.id != request.id && peer.peer.peer_url == peer_url)
+        {
             return Err(Refusal::PeerUrlExists.into());
         }
-        let peer = Peer { peer_url, ..target.peer.clone() };
+        let peer = Peer {
+            peer_url,
+            ..target.peer.clone()
+        };
         self.change(self.engine.node.update_peer(peer)).await?;
         Ok(Response::new(pb::MemberUpdateResponse {
             header: Some(self.engine.header_without_revision()),
@@ -174,10 +196,20 @@ async fn learner_is_ready(engine: &Engine, id: u64) -> Result<bool, Failure> {
 }
 
 fn member(peer: &PeerStatus) -> pb::Member {
-    let url = |url: &str| if url.is_empty() { Vec::new() } else { vec![url.to_owned()] };
+    let url = |url: &str| {
+        if url.is_empty() {
+            Vec::new()
+        } else {
+            vec![url.to_owned()]
+        }
+    };
     pb::Member {
         id: peer.peer.id,
-        name: if is_started(&peer.peer) { peer.peer.name.clone() } else { String::new() },
+        name: if is_started(&peer.peer) {
+            peer.peer.name.clone()
+        } else {
+            String::new()
+        },
         peer_ur_ls: url(&peer.peer.peer_url),
         client_ur_ls: url(&peer.peer.client_url),
         is_learner: peer.role == PeerRole::Learner,
@@ -185,11 +217,19 @@ fn member(peer: &PeerStatus) -> pb::Member {
 }
 
 fn find(status: &NodeStatus, id: u64) -> Result<&PeerStatus, Refusal> {
-    status.peers.iter().find(|peer| peer.peer.id == id).ok_or(Refusal::MemberNotFound)
+    status
+        .peers
+        .iter()
+        .find(|peer| peer.peer.id == id)
+        .ok_or(Refusal::MemberNotFound)
 }
 
 fn voters(status: &NodeStatus) -> usize {
-    status.peers.iter().filter(|peer| peer.role == PeerRole::Voter).count()
+    status
+        .peers
+        .iter()
+        .filter(|peer| peer.role == PeerRole::Voter)
+        .count()
 }
 
 /// The name of a member that was added and never ran, until it tells its own. The log wants one;
@@ -220,11 +260,15 @@ fn one_peer_url(urls: Vec<String>) -> Result<String, Refusal> {
     let host = url.strip_prefix("https://");
     let valid = host.is_some_and(|host| {
         !host.contains(['/', '?', '#', '@'])
-            && host
-                .parse::<http::uri::Authority>()
-                .is_ok_and(|authority| !authority.host().is_empty() && authority.port_u16().is_some())
+            && host.parse::<http::uri::Authority>().is_ok_and(|authority| {
+                !authority.host().is_empty() && authority.port_u16().is_some()
+            })
     });
-    if valid { Ok(url) } else { Err(Refusal::MemberUrlsInvalid) }
+    if valid {
+        Ok(url)
+    } else {
+        Err(Refusal::MemberUrlsInvalid)
+    }
 }
 
 #[cfg(test)]
@@ -234,12 +278,25 @@ mod tests {
     #[test]
     fn peer_urls_are_scheme_host_and_port() {
         let check = |url: &str| one_peer_url(vec![url.to_owned()]);
-        for good in ["https://10.0.0.1:2380", "https://[::1]:2380", "https://node-1.example:2380"] {
+        for good in [
+            "https://10.0.0.1:2380",
+            "https://[::1]:2380",
+            "https://node-1.example:2380",
+        ] {
             assert_eq!(check(good).as_deref(), Ok(good));
         }
-        for bad in ["", "10.0.0.1:2380", "https://", "https://h", "https://h:2380/", "https://h:2380/x",
-            "http://h:1", "https://u@h:1", "https://h:port", "https://:2380"]
-        {
+        for bad in [
+            "",
+            "10.0.0.1:2380",
+            "https://",
+            "https://h",
+            "https://h:2380/",
+            "https://h:2380/x",
+            "http://h:1",
+            "https://u@h:1",
+            "https://h:port",
+            "https://:2380",
+        ] {
             assert_eq!(check(bad), Err(Refusal::MemberUrlsInvalid), "{bad:?}");
         }
         assert_eq!(one_peer_url(Vec::new()), Err(Refusal::MemberUrlsInvalid));

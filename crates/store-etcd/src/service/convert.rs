@@ -95,14 +95,30 @@ pub(crate) fn delete_op(request: pb::DeleteRangeRequest) -> Result<mvcc::DeleteR
 /// Converts and checks a transaction; conflicts between its steps are for
 /// [`mvcc::Txn::validate`].
 pub(crate) fn txn(request: pb::TxnRequest) -> Result<mvcc::Txn, Refusal> {
-    let longest = request.compare.len().max(request.success.len()).max(request.failure.len());
+    let longest = request
+        .compare
+        .len()
+        .max(request.success.len())
+        .max(request.failure.len());
     if longest > MAX_TXN_OPS {
         return Err(Refusal::TooManyOps);
     }
     Ok(mvcc::Txn {
-        compare: request.compare.into_iter().map(compare).collect::<Result<_, _>>()?,
-        success: request.success.into_iter().map(op).collect::<Result<_, _>>()?,
-        failure: request.failure.into_iter().map(op).collect::<Result<_, _>>()?,
+        compare: request
+            .compare
+            .into_iter()
+            .map(compare)
+            .collect::<Result<_, _>>()?,
+        success: request
+            .success
+            .into_iter()
+            .map(op)
+            .collect::<Result<_, _>>()?,
+        failure: request
+            .failure
+            .into_iter()
+            .map(op)
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -155,7 +171,11 @@ fn compare(request: pb::Compare) -> Result<mvcc::Compare, Refusal> {
         }),
         Err(_) => mvcc::CompareTarget::Unknown,
     };
-    Ok(mvcc::Compare { range: mvcc::KeyRange::from_wire(request.key, request.range_end), op, target })
+    Ok(mvcc::Compare {
+        range: mvcc::KeyRange::from_wire(request.key, request.range_end),
+        op,
+        target,
+    })
 }
 
 impl From<&mvcc::Error> for Refusal {
@@ -211,10 +231,17 @@ pub(crate) fn event(event: WatchEvent) -> mvccpb::Event {
             },
         ),
     };
-    mvccpb::Event { r#type: kind.into(), kv: Some(kv), prev_kv: event.previous.map(key_value) }
+    mvccpb::Event {
+        r#type: kind.into(),
+        kv: Some(kv),
+        prev_kv: event.previous.map(key_value),
+    }
 }
 
-pub(crate) fn range_response(header: pb::ResponseHeader, result: mvcc::RangeResult) -> pb::RangeResponse {
+pub(crate) fn range_response(
+    header: pb::ResponseHeader,
+    result: mvcc::RangeResult,
+) -> pb::RangeResponse {
     pb::RangeResponse {
         header: Some(header),
         kvs: key_values(result.items),
@@ -223,8 +250,14 @@ pub(crate) fn range_response(header: pb::ResponseHeader, result: mvcc::RangeResu
     }
 }
 
-pub(crate) fn put_response(header: pb::ResponseHeader, previous: Option<KeyValue>) -> pb::PutResponse {
-    pb::PutResponse { header: Some(header), prev_kv: previous.map(key_value) }
+pub(crate) fn put_response(
+    header: pb::ResponseHeader,
+    previous: Option<KeyValue>,
+) -> pb::PutResponse {
+    pb::PutResponse {
+        header: Some(header),
+        prev_kv: previous.map(key_value),
+    }
 }
 
 pub(crate) fn delete_response(
@@ -249,7 +282,10 @@ pub(crate) fn txn_response(header: pb::ResponseHeader, result: mvcc::TxnResult) 
 
 /// The header of a step within a transaction: only the revision is set.
 fn inner(revision: Revision) -> pb::ResponseHeader {
-    pb::ResponseHeader { revision: wire(revision), ..Default::default() }
+    pb::ResponseHeader {
+        revision: wire(revision),
+        ..Default::default()
+    }
 }
 
 fn op_response(result: mvcc::OpResult) -> pb::ResponseOp {
@@ -261,12 +297,16 @@ fn op_response(result: mvcc::OpResult) -> pb::ResponseOp {
         mvcc::OpResult::Put { revision, previous } => {
             Response::ResponsePut(put_response(inner(revision), previous))
         }
-        mvcc::OpResult::DeleteRange { revision, deleted, previous } => {
-            Response::ResponseDeleteRange(delete_response(inner(revision), deleted, previous))
-        }
+        mvcc::OpResult::DeleteRange {
+            revision,
+            deleted,
+            previous,
+        } => Response::ResponseDeleteRange(delete_response(inner(revision), deleted, previous)),
         mvcc::OpResult::Txn(result) => {
             Response::ResponseTxn(txn_response(pb::ResponseHeader::default(), result))
         }
     };
-    pb::ResponseOp { response: Some(response) }
+    pb::ResponseOp {
+        response: Some(response),
+    }
 }

@@ -68,8 +68,11 @@ impl Services {
         }
         let uri = request.uri().clone();
         let path = uri.path();
-        let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
-            return refuse(&Status::unimplemented(format!("malformed method name: {path:?}")));
+        let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/'))
+        else {
+            return refuse(&Status::unimplemented(format!(
+                "malformed method name: {path:?}"
+            )));
         };
         if let Err(status) = self.admit(service, method, &request) {
             return refuse(&status);
@@ -119,7 +122,9 @@ impl Service<Request> for Front {
 
 /// Whether the caller would rather fail than wait for a leader.
 fn requires_leader(headers: &http::HeaderMap) -> bool {
-    headers.get("hasleader").is_some_and(|value| value.as_bytes() == b"true")
+    headers
+        .get("hasleader")
+        .is_some_and(|value| value.as_bytes() == b"true")
 }
 
 fn is_grpc(request: &Request) -> bool {
@@ -136,14 +141,20 @@ fn refuse(status: &Status) -> Response {
 /// Rewords what the gRPC framework says itself: etcd's clients know grpc-go's texts.
 fn corrected(mut response: Response, service: &str, method: &str) -> Response {
     // A response that failed before its first message carries its status in the headers.
-    let Some(status) = response.headers().get(Status::GRPC_STATUS) else { return response };
+    let Some(status) = response.headers().get(Status::GRPC_STATUS) else {
+        return response;
+    };
     let code = Code::from_bytes(status.as_bytes());
     let replacement = match code {
-        Code::Unimplemented => Status::unimplemented(format!("unknown method {method} for service {service}")),
-        Code::OutOfRange => match Status::from_header_map(response.headers()).and_then(|s| oversized(&s)) {
-            Some(status) => status,
-            None => return response,
-        },
+        Code::Unimplemented => {
+            Status::unimplemented(format!("unknown method {method} for service {service}"))
+        }
+        Code::OutOfRange => {
+            match Status::from_header_map(response.headers()).and_then(|s| oversized(&s)) {
+                Some(status) => status,
+                None => return response,
+            }
+        }
         _ => return response,
     };
     for name in [Status::GRPC_STATUS, Status::GRPC_MESSAGE] {
@@ -156,7 +167,9 @@ fn corrected(mut response: Response, service: &str, method: &str) -> Response {
 
 /// grpc-go's status for a message beyond the receive limit, if this is tonic's.
 pub(super) fn oversized(status: &Status) -> Option<Status> {
-    let sizes = status.message().strip_prefix("Error, decoded message length too large: found ")?;
+    let sizes = status
+        .message()
+        .strip_prefix("Error, decoded message length too large: found ")?;
     let size = sizes.split(' ').next()?;
     Some(Status::resource_exhausted(format!(
         "grpc: received message larger than max ({size} vs. {RECEIVE_LIMIT_BYTES})"

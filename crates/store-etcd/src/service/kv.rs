@@ -35,7 +35,10 @@ impl KvService {
 
 #[tonic::async_trait]
 impl pb::kv_server::Kv for KvService {
-    async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
+    async fn range(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<pb::RangeResponse>, Status> {
         let request = request.into_inner();
         let serializable = request.serializable;
         let op = convert::range_op(request)?;
@@ -50,12 +53,16 @@ impl pb::kv_server::Kv for KvService {
         Ok(Response::new(convert::range_response(header, result)))
     }
 
-    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+    async fn put(
+        &self,
+        request: Request<pb::PutRequest>,
+    ) -> Result<Response<pb::PutResponse>, Status> {
         let op = convert::put_op(request.into_inner())?;
         match self.single(Op::Put(op)).await? {
-            (revision, OpResult::Put { previous, .. }) => {
-                Ok(Response::new(convert::put_response(self.engine.header_at(revision), previous)))
-            }
+            (revision, OpResult::Put { previous, .. }) => Ok(Response::new(convert::put_response(
+                self.engine.header_at(revision),
+                previous,
+            ))),
             (_, other) => Err(wrong_step(&other).into()),
         }
     }
@@ -66,25 +73,43 @@ impl pb::kv_server::Kv for KvService {
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         let op = convert::delete_op(request.into_inner())?;
         match self.single(Op::DeleteRange(op)).await? {
-            (revision, OpResult::DeleteRange { deleted, previous, .. }) => {
+            (
+                revision,
+                OpResult::DeleteRange {
+                    deleted, previous, ..
+                },
+            ) => {
                 let header = self.engine.header_at(revision);
-                Ok(Response::new(convert::delete_response(header, deleted, previous)))
+                Ok(Response::new(convert::delete_response(
+                    header, deleted, previous,
+                )))
             }
             (_, other) => Err(wrong_step(&other).into()),
         }
     }
 
-    async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+    async fn txn(
+        &self,
+        request: Request<pb::TxnRequest>,
+    ) -> Result<Response<pb::TxnResponse>, Status> {
         let request = request.into_inner();
         // A transaction without any step counts as serializable too, as in etcd.
-        let serializable = request.success.iter().chain(&request.failure).all(is_serializable_range);
+        let serializable = request
+            .success
+            .iter()
+            .chain(&request.failure)
+            .all(is_serializable_range);
         let txn = convert::txn(request)?;
         txn.validate(MAX_TXN_OPS).map_err(Failure::from)?;
         let result = if txn.is_read_only() {
             if !serializable {
                 self.engine.barrier().await?;
             }
-            self.engine.shared.read_txn(&txn).await.map_err(Failure::from)?
+            self.engine
+                .shared
+                .read_txn(&txn)
+                .await
+                .map_err(Failure::from)?
         } else {
             self.engine.transact(txn).await?
         };
@@ -100,7 +125,13 @@ impl pb::kv_server::Kv for KvService {
         let Ok(revision) = u64::try_from(request.into_inner().revision) else {
             return Err(Refusal::Compacted.into());
         };
-        match self.engine.execute(&state::Command::Compact { revision: Revision(revision) }).await? {
+        match self
+            .engine
+            .execute(&state::Command::Compact {
+                revision: Revision(revision),
+            })
+            .await?
+        {
             (revision, state::Response::Compacted) => {
                 let header = Some(self.engine.header_at(revision));
                 Ok(Response::new(pb::CompactionResponse { header }))

@@ -51,7 +51,11 @@ impl pb::lease_server::Lease for LeaseService {
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let id = LeaseId(request.into_inner().id);
-        match self.engine.execute(&state::Command::LeaseRevoke { id }).await? {
+        match self
+            .engine
+            .execute(&state::Command::LeaseRevoke { id })
+            .await?
+        {
             (revision, state::Response::LeaseRevoked { .. }) => {
                 let header = Some(self.engine.header_at(revision));
                 Ok(Response::new(pb::LeaseRevokeResponse { header }))
@@ -89,7 +93,10 @@ impl pb::lease_server::Lease for LeaseService {
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         let request = request.into_inner();
         let id = LeaseId(request.id);
-        let answer = self.engine.ask_leader(Question::Remaining(id).encode()).await?;
+        let answer = self
+            .engine
+            .ask_leader(Question::Remaining(id).encode())
+            .await?;
         let remaining = decode_time(answer);
         // The leader has applied the lease, this member perhaps not yet.
         if remaining.is_some() {
@@ -119,7 +126,10 @@ impl pb::lease_server::Lease for LeaseService {
         let leases = self.engine.shared.leases();
         Ok(Response::new(pb::LeaseLeasesResponse {
             header: Some(self.engine.header()),
-            leases: leases.iter().map(|lease| pb::LeaseStatus { id: lease.id.0 }).collect(),
+            leases: leases
+                .iter()
+                .map(|lease| pb::LeaseStatus { id: lease.id.0 })
+                .collect(),
         }))
     }
 }
@@ -141,8 +151,13 @@ async fn keep_alive(
         let header = Some(engine.header());
         let answer = engine.ask_leader(Question::Renew(id).encode()).await?;
         // A lease that does not exist is not an error here: its time to live is 0.
-        let ttl = decode_time(answer).map_or(0, |ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
-        let response = pb::LeaseKeepAliveResponse { header, id: id.0, ttl };
+        let ttl =
+            decode_time(answer).map_or(0, |ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
+        let response = pb::LeaseKeepAliveResponse {
+            header,
+            id: id.0,
+            ttl,
+        };
         if out.send(Ok(response)).await.is_err() {
             return Ok(());
         }

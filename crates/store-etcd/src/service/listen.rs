@@ -39,17 +39,25 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Binds `address`. Without TLS it must be a loopback address.
-    pub(crate) async fn bind(address: SocketAddr, tls: Option<Arc<rustls::ServerConfig>>) -> io::Result<Self> {
+    pub(crate) async fn bind(
+        address: SocketAddr,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> io::Result<Self> {
         if tls.is_none() && !address.ip().is_loopback() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("refusing to serve without TLS on {address}: only loopback addresses may do that"),
+                format!(
+                    "refusing to serve without TLS on {address}: only loopback addresses may do that"
+                ),
             ));
         }
         let socket = TcpListener::bind(address).await.map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
         })?;
-        Ok(Self { socket, tls: tls.map(TlsAcceptor::from) })
+        Ok(Self {
+            socket,
+            tls: tls.map(TlsAcceptor::from),
+        })
     }
 
     /// The address bound to; tells the port when 0 was asked for.
@@ -103,7 +111,10 @@ impl Listener {
     }
 }
 
-async fn handshake(tls: &TlsAcceptor, stream: TcpStream) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+async fn handshake(
+    tls: &TlsAcceptor,
+    stream: TcpStream,
+) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
@@ -120,7 +131,9 @@ async fn handshake(tls: &TlsAcceptor, stream: TcpStream) -> Option<tokio_rustls:
 async fn connection<I, S>(io: I, service: S, stop: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible> + Send + 'static,
+    S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible>
+        + Send
+        + 'static,
     S::Future: Send,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -132,7 +145,10 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE_TIMEOUT);
     let connection = builder.serve_connection(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {

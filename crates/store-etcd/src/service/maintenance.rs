@@ -26,17 +26,26 @@ impl MaintenanceService {
 #[tonic::async_trait]
 impl pb::maintenance_server::Maintenance for MaintenanceService {
     /// There are no alarms: space is not limited here, and damage stops the member.
-    async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+    async fn alarm(
+        &self,
+        request: Request<pb::AlarmRequest>,
+    ) -> Result<Response<pb::AlarmResponse>, Status> {
         use pb::alarm_request::AlarmAction;
         let action = AlarmAction::try_from(request.into_inner().action);
         if !matches!(action, Ok(AlarmAction::Get | AlarmAction::Deactivate)) {
             return Err(Status::unimplemented("raising alarms is not supported"));
         }
         self.engine.barrier().await?;
-        Ok(Response::new(pb::AlarmResponse { header: Some(self.engine.header()), alarms: Vec::new() }))
+        Ok(Response::new(pb::AlarmResponse {
+            header: Some(self.engine.header()),
+            alarms: Vec::new(),
+        }))
     }
 
-    async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        _: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
         let node = self.engine.node.status();
         let size = self.engine.shared.size();
         let mut errors = Vec::new();
@@ -78,7 +87,11 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
             header: Some(self.engine.header_at(hash.revision)),
             hash: hash.hash,
             // "Never compacted" is below every revision in etcd.
-            compact_revision: if hash.compact_revision.0 == 0 { -1 } else { wire(hash.compact_revision) },
+            compact_revision: if hash.compact_revision.0 == 0 {
+                -1
+            } else {
+                wire(hash.compact_revision)
+            },
             hash_revision: wire(hash.hash_revision),
         }))
     }
@@ -93,7 +106,12 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         if status.leader != Some(status.local) {
             return Err(Refusal::NotLeader.into());
         }
-        let votes = |id| status.peers.iter().any(|peer| peer.peer.id == id && peer.role == PeerRole::Voter);
+        let votes = |id| {
+            status
+                .peers
+                .iter()
+                .any(|peer| peer.peer.id == id && peer.role == PeerRole::Voter)
+        };
         if !votes(target) {
             return Err(Refusal::BadTransferee.into());
         }

@@ -34,5 +34,8 @@ pub(crate) type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>>
 
 /// Whether the caller wants its stream to end when there is no leader.
 fn requires_leader<T>(request: &Request<T>) -> bool {
-    request.metadata().get("hasleader").is_some_and(|value| value.as_bytes() == b"true")
+    request
+        .metadata()
+        .get("hasleader")
+        .is_some_and(|value| value.as_bytes() == b"true")
 }

@@ -48,24 +48,44 @@ impl Refusal {
             Self::KeyNotFound => (InvalidArgument, "etcdserver: key not found"),
             Self::ValueProvided => (InvalidArgument, "etcdserver: value is provided"),
             Self::LeaseProvided => (InvalidArgument, "etcdserver: lease is provided"),
-            Self::TooManyOps => (InvalidArgument, "etcdserver: too many operations in txn request"),
-            Self::DuplicateKey => (InvalidArgument, "etcdserver: duplicate key given in txn request"),
+            Self::TooManyOps => (
+                InvalidArgument,
+                "etcdserver: too many operations in txn request",
+            ),
+            Self::DuplicateKey => (
+                InvalidArgument,
+                "etcdserver: duplicate key given in txn request",
+            ),
             Self::InvalidSortOption => (InvalidArgument, "etcdserver: invalid sort option"),
             Self::RequestTooLarge => (InvalidArgument, "etcdserver: request is too large"),
-            Self::MemberUrlsInvalid => (InvalidArgument, "etcdserver: given member URLs are invalid"),
-            Self::Compacted => (OutOfRange, "etcdserver: mvcc: required revision has been compacted"),
-            Self::FutureRevision => (OutOfRange, "etcdserver: mvcc: required revision is a future revision"),
+            Self::MemberUrlsInvalid => {
+                (InvalidArgument, "etcdserver: given member URLs are invalid")
+            }
+            Self::Compacted => (
+                OutOfRange,
+                "etcdserver: mvcc: required revision has been compacted",
+            ),
+            Self::FutureRevision => (
+                OutOfRange,
+                "etcdserver: mvcc: required revision is a future revision",
+            ),
             Self::LeaseTtlTooLarge => (OutOfRange, "etcdserver: too large lease TTL"),
             Self::LeaseNotFound => (NotFound, "etcdserver: requested lease not found"),
             Self::MemberNotFound => (NotFound, "etcdserver: member not found"),
             Self::LeaseExists => (FailedPrecondition, "etcdserver: lease already exists"),
             Self::PeerUrlExists => (FailedPrecondition, "etcdserver: Peer URLs already exists"),
-            Self::NotALearner => (FailedPrecondition, "etcdserver: can only promote a learner member"),
+            Self::NotALearner => (
+                FailedPrecondition,
+                "etcdserver: can only promote a learner member",
+            ),
             Self::LearnerNotReady => (
                 FailedPrecondition,
                 "etcdserver: can only promote a learner member which is in sync with leader",
             ),
-            Self::TooManyLearners => (FailedPrecondition, "etcdserver: too many learner members in cluster"),
+            Self::TooManyLearners => (
+                FailedPrecondition,
+                "etcdserver: too many learner members in cluster",
+            ),
             // Not FailedPrecondition: etcd's own mapping misses this one and the next-but-last,
             // and they arrive as Unknown.
             Self::NotEnoughStartedMembers => (
@@ -75,7 +95,10 @@ impl Refusal {
             Self::UnhealthyCluster => (Unavailable, "etcdserver: unhealthy cluster"),
             Self::NotLeader => (FailedPrecondition, "etcdserver: not leader"),
             Self::BadTransferee => (FailedPrecondition, "etcdserver: bad leader transferee"),
-            Self::NotForLearner => (FailedPrecondition, "etcdserver: rpc not supported for learner"),
+            Self::NotForLearner => (
+                FailedPrecondition,
+                "etcdserver: rpc not supported for learner",
+            ),
             Self::Corrupt => (DataLoss, "etcdserver: corrupt cluster"),
             Self::NoLeader => (Unavailable, "etcdserver: no leader"),
             Self::Stopped => (Unavailable, "etcdserver: server stopped"),
@@ -84,9 +107,10 @@ impl Refusal {
                 Unavailable,
                 "etcdserver: request timed out, possibly due to previous leader failure",
             ),
-            Self::TransferTimedOut => {
-                (Unknown, "etcdserver: request timed out, leader transfer took too long")
-            }
+            Self::TransferTimedOut => (
+                Unknown,
+                "etcdserver: request timed out, leader transfer took too long",
+            ),
             Self::TooManyRequests => (Unknown, "etcdserver: too many requests"),
         }
     }
@@ -113,7 +137,9 @@ impl From<&raft::Error> for Refusal {
             raft::Error::Overloaded => Self::TooManyRequests,
             raft::Error::Stopped | raft::Error::Storage(_) => Self::Stopped,
             // The node's own rules for membership, in etcd's words.
-            raft::Error::Refused(why) if why.contains("not enough started") => Self::NotEnoughStartedMembers,
+            raft::Error::Refused(why) if why.contains("not enough started") => {
+                Self::NotEnoughStartedMembers
+            }
             raft::Error::Refused(why) if why.contains("not in sync") => Self::LearnerNotReady,
             raft::Error::Refused(why) if why.contains("no member") => Self::MemberNotFound,
             raft::Error::Refused(_) => Self::UnhealthyCluster,

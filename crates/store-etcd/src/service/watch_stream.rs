@@ -67,7 +67,14 @@ impl<'a> WatchStream<'a> {
         inbound: Streaming<pb::WatchRequest>,
         out: &'a mpsc::Sender<Result<pb::WatchResponse, Status>>,
     ) -> Self {
-        Self { engine, inbound, out, watches: HashMap::new(), waiting: FuturesUnordered::new(), next_id: 0 }
+        Self {
+            engine,
+            inbound,
+            out,
+            watches: HashMap::new(),
+            waiting: FuturesUnordered::new(),
+            next_id: 0,
+        }
     }
 
     /// Serves until the client half-closes or goes away.
@@ -106,7 +113,11 @@ impl<'a> WatchStream<'a> {
     async fn create(&mut self, request: pb::WatchCreateRequest) -> Result<(), End> {
         use pb::watch_create_request::FilterType;
         // An empty key means the first of all keys.
-        let key = if request.key.is_empty() { bytes::Bytes::from_static(b"\0") } else { request.key };
+        let key = if request.key.is_empty() {
+            bytes::Bytes::from_static(b"\0")
+        } else {
+            request.key
+        };
         let range = KeyRange::from_wire(key, request.range_end);
         if matches!(&range, KeyRange::Between { start, end } if start >= end) {
             return self.refuse("mvcc: watcher range is empty").await;
@@ -118,13 +129,20 @@ impl<'a> WatchStream<'a> {
             return self.refuse(Refusal::TooManyRequests.text()).await;
         }
         if request.watch_id != 0 && self.watches.contains_key(&request.watch_id) {
-            return self.refuse("mvcc: duplicate watch ID provided on the WatchStream").await;
+            return self
+                .refuse("mvcc: duplicate watch ID provided on the WatchStream")
+                .await;
         }
-        let id = if request.watch_id == 0 { self.free_id() } else { request.watch_id };
+        let id = if request.watch_id == 0 {
+            self.free_id()
+        } else {
+            request.watch_id
+        };
         let filtered = |kind: FilterType| request.filters.contains(&kind.into());
         let watcher = self.engine.shared.watch(WatchOp {
             range,
-            start: (request.start_revision > 0).then_some(Revision(request.start_revision.unsigned_abs())),
+            start: (request.start_revision > 0)
+                .then_some(Revision(request.start_revision.unsigned_abs())),
             no_put: filtered(FilterType::Noput),
             no_delete: filtered(FilterType::Nodelete),
             previous: request.prev_kv,
@@ -175,7 +193,9 @@ impl<'a> WatchStream<'a> {
 
     async fn cancel(&mut self, id: i64) -> Result<(), End> {
         // An unknown id is not answered.
-        let Some(watch) = self.watches.remove(&id) else { return Ok(()) };
+        let Some(watch) = self.watches.remove(&id) else {
+            return Ok(());
+        };
         watch.poke.notify_one();
         self.send(pb::WatchResponse {
             header: Some(self.engine.header()),
@@ -194,7 +214,12 @@ impl<'a> WatchStream<'a> {
                 () = poke.notified() => None,
                 outcome = watcher.next() => Some(outcome),
             };
-            Turn { id, watcher, poke, outcome }
+            Turn {
+                id,
+                watcher,
+                poke,
+                outcome,
+            }
         }));
     }
 
@@ -207,9 +232,18 @@ impl<'a> WatchStream<'a> {
 
     /// Sends what a watch came back with; gives the watcher back if the watch goes on.
     async fn settle(&mut self, turn: Turn) -> Result<Option<(i64, Watcher, Arc<Notify>)>, End> {
-        let Turn { id, watcher, poke, outcome } = turn;
+        let Turn {
+            id,
+            watcher,
+            poke,
+            outcome,
+        } = turn;
         // Cancelled meanwhile, and perhaps the id is in use again.
-        if !self.watches.get(&id).is_some_and(|watch| Arc::ptr_eq(&watch.poke, &poke)) {
+        if !self
+            .watches
+            .get(&id)
+            .is_some_and(|watch| Arc::ptr_eq(&watch.poke, &poke))
+        {
             return Ok(None);
         }
         let goes_on = match outcome {
@@ -220,10 +254,16 @@ impl<'a> WatchStream<'a> {
     }
 
     /// Sends one batch, or the end of the watch; says whether it goes on.
-    async fn deliver(&mut self, id: i64, outcome: Result<WatchBatch, WatchError>) -> Result<bool, End> {
+    async fn deliver(
+        &mut self,
+        id: i64,
+        outcome: Result<WatchBatch, WatchError>,
+    ) -> Result<bool, End> {
         match outcome {
             Ok(batch) => {
-                let Some(watch) = self.watches.get_mut(&id) else { return Ok(false) };
+                let Some(watch) = self.watches.get_mut(&id) else {
+                    return Ok(false);
+                };
                 watch.active = true;
                 let fragment = watch.fragment;
                 self.events(id, batch, fragment).await?;
@@ -259,10 +299,17 @@ impl<'a> WatchStream<'a> {
         if !fragment || response.events.len() < 2 || response.encoded_len() < WATCH_FRAGMENT_BYTES {
             return self.send(response).await;
         }
-        let mut pieces = cut(std::mem::take(&mut response.events)).into_iter().peekable();
+        let mut pieces = cut(std::mem::take(&mut response.events))
+            .into_iter()
+            .peekable();
         while let Some(events) = pieces.next() {
             let fragment = pieces.peek().is_some();
-            self.send(pb::WatchResponse { events, fragment, ..response.clone() }).await?;
+            self.send(pb::WatchResponse {
+                events,
+                fragment,
+                ..response.clone()
+            })
+            .await?;
         }
         Ok(())
     }
@@ -305,7 +352,11 @@ impl<'a> WatchStream<'a> {
             return Ok(());
         }
         let gathered = self.gather().await?;
-        let all = gathered.iter().map(|(.., reached)| *reached).min().flatten();
+        let all = gathered
+            .iter()
+            .map(|(.., reached)| *reached)
+            .min()
+            .flatten();
         for (id, watcher, poke, _) in gathered {
             self.wait(id, watcher, poke);
         }
@@ -318,8 +369,12 @@ impl<'a> WatchStream<'a> {
     /// Tells idle watches that asked for it how far they are.
     async fn tick(&mut self) -> Result<(), End> {
         let idle = |watch: &Watch| watch.progress_notify && !watch.active;
-        let due: Vec<i64> =
-            self.watches.iter().filter(|(_, watch)| idle(watch)).map(|(id, _)| *id).collect();
+        let due: Vec<i64> = self
+            .watches
+            .iter()
+            .filter(|(_, watch)| idle(watch))
+            .map(|(id, _)| *id)
+            .collect();
         for watch in self.watches.values_mut() {
             watch.active = false;
         }
@@ -377,11 +432,17 @@ mod tests {
     #[test]
     fn fragments_keep_order_and_stay_below_the_limit() {
         let event = |n: u8| mvccpb::Event {
-            kv: Some(mvccpb::KeyValue { value: vec![n; 600_000].into(), ..Default::default() }),
+            kv: Some(mvccpb::KeyValue {
+                value: vec![n; 600_000].into(),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         let pieces = cut((0..10).map(event).collect());
-        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 3, 1]);
+        assert_eq!(
+            pieces.iter().map(Vec::len).collect::<Vec<_>>(),
+            [3, 3, 3, 1]
+        );
         let order: Vec<u8> = pieces
             .iter()
             .flatten()

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use trivet_datastore::{
-    Backend, BackendConfig, ClusterConfig, ClusterStart, Datastore, Error, Expect, KeyRange, PutRequest,
-    RangeRequest, ReadOnlyDir, TlsFiles,
+    Backend, BackendConfig, ClusterConfig, ClusterStart, Datastore, Error, Expect, KeyRange,
+    PutRequest, RangeRequest, ReadOnlyDir, TlsFiles,
 };
 use trivet_env::Env;
 use trivet_store_etcd::client::Client;
@@ -28,11 +28,18 @@ impl ReadOnlyDir for Dir {
 
     fn read(&self, path: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let bytes = std::fs::read(self.0.join(path))?;
-        Ok(bytes.into_iter().skip(offset as usize).take(length).collect())
+        Ok(bytes
+            .into_iter()
+            .skip(offset as usize)
+            .take(length)
+            .collect())
     }
 
     fn file_size_bytes(&self, path: &str) -> io::Result<Option<u64>> {
-        Ok(std::fs::metadata(self.0.join(path)).ok().filter(|m| m.is_file()).map(|m| m.len()))
+        Ok(std::fs::metadata(self.0.join(path))
+            .ok()
+            .filter(|m| m.is_file())
+            .map(|m| m.len()))
     }
 
     fn is_dir(&self, path: &str) -> io::Result<bool> {
@@ -41,7 +48,12 @@ impl ReadOnlyDir for Dir {
 }
 
 fn put(key: &'static str, value: &'static str) -> PutRequest {
-    PutRequest { key: key.into(), value: value.into(), expect: Expect::Any, lease: None }
+    PutRequest {
+        key: key.into(),
+        value: value.into(),
+        expect: Expect::Any,
+        lease: None,
+    }
 }
 
 async fn value_of(store: &dyn Datastore, key: &'static str) -> Option<bytes::Bytes> {
@@ -53,12 +65,22 @@ async fn value_of(store: &dyn Datastore, key: &'static str) -> Option<bytes::Byt
         serializable: false,
         count_only: false,
     };
-    store.range(request).await.unwrap().items.pop().map(|pair| pair.value)
+    store
+        .range(request)
+        .await
+        .unwrap()
+        .items
+        .pop()
+        .map(|pair| pair.value)
 }
 
 fn write_tls(dir: &Path, tls: &Tls) -> TlsFiles {
     let leaf = tls.leaf();
-    let files = TlsFiles { ca: dir.join("ca.crt"), cert: dir.join("leaf.crt"), key: dir.join("leaf.key") };
+    let files = TlsFiles {
+        ca: dir.join("ca.crt"),
+        cert: dir.join("leaf.crt"),
+        key: dir.join("leaf.key"),
+    };
     std::fs::write(&files.ca, tls.ca_pem()).unwrap();
     std::fs::write(&files.cert, &leaf.cert_pem).unwrap();
     std::fs::write(&files.key, leaf.key_pem.expose()).unwrap();
@@ -69,22 +91,38 @@ fn write_tls(dir: &Path, tls: &Tls) -> TlsFiles {
 async fn the_backend_founds_resumes_and_recognises_its_directory() {
     let dir = tempfile::tempdir().unwrap();
     let backend = EtcdBackend::default();
-    let config =
-        || BackendConfig { env: Env::real(), db_dir: dir.path().to_owned(), cluster: None };
+    let config = || BackendConfig {
+        env: Env::real(),
+        db_dir: dir.path().to_owned(),
+        cluster: None,
+    };
     assert_eq!(backend.probe(&Dir(dir.path().to_owned())).unwrap(), []);
 
     let store = soon(backend.open(config())).await.unwrap();
     store.put(put("a", "1")).await.unwrap();
     store.shutdown().await;
-    assert!(matches!(store.put(put("a", "2")).await, Err(Error::Unavailable { .. })));
+    assert!(matches!(
+        store.put(put("a", "2")).await,
+        Err(Error::Unavailable { .. })
+    ));
 
     let found = backend.probe(&Dir(dir.path().to_owned())).unwrap();
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].backend.as_str(), found[0].path.as_path()), ("etcd", Path::new("trivet")));
-    assert!(found[0].description.contains("member"), "{}", found[0].description);
+    assert_eq!(
+        (found[0].backend.as_str(), found[0].path.as_path()),
+        ("etcd", Path::new("trivet"))
+    );
+    assert!(
+        found[0].description.contains("member"),
+        "{}",
+        found[0].description
+    );
 
     let store = soon(backend.open(config())).await.unwrap();
-    assert_eq!(soon(value_of(&*store, "a")).await.as_deref(), Some(&b"1"[..]));
+    assert_eq!(
+        soon(value_of(&*store, "a")).await.as_deref(),
+        Some(&b"1"[..])
+    );
     store.shutdown().await;
 }
 
@@ -118,18 +156,30 @@ async fn mutual_tls_from_files_and_plaintext_only_on_loopback() {
     };
     let refused = soon(open_to_all.open(config(cluster.clone()))).await;
     assert!(matches!(refused, Err(Error::Invalid(_))));
-    assert!(!dir.path().join("db").exists(), "a refused start writes nothing");
+    assert!(
+        !dir.path().join("db").exists(),
+        "a refused start writes nothing"
+    );
 
-    let store = soon(EtcdBackend::default().open(config(cluster))).await.unwrap();
-    let client = Client::connect_tls(&client_address.to_string(), tls.client()).await.unwrap();
-    let status = soon(client.maintenance().status(pb::StatusRequest {})).await.unwrap().into_inner();
+    let store = soon(EtcdBackend::default().open(config(cluster)))
+        .await
+        .unwrap();
+    let client = Client::connect_tls(&client_address.to_string(), tls.client())
+        .await
+        .unwrap();
+    let status = soon(client.maintenance().status(pb::StatusRequest {}))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(status.leader, status.header.unwrap().member_id);
 
     // Without a certificate, with one of another CA, and without TLS: nobody gets in.
     let strangers = Tls::new();
     for config in [strangers.client(), nameless(&tls)] {
         let call = async {
-            let client = Client::connect_tls(&client_address.to_string(), config).await.ok()?;
+            let client = Client::connect_tls(&client_address.to_string(), config)
+                .await
+                .ok()?;
             client.maintenance().status(pb::StatusRequest {}).await.ok()
         };
         assert!(soon(call).await.is_none());
@@ -141,15 +191,26 @@ async fn mutual_tls_from_files_and_plaintext_only_on_loopback() {
     assert!(soon(plain).await.is_none());
 
     let health = soon(http_get(metrics, "/health")).await;
-    assert!(health.ends_with(r#"{"health":"true","reason":""}"#), "{health}");
+    assert!(
+        health.ends_with(r#"{"health":"true","reason":""}"#),
+        "{health}"
+    );
     let metrics = soon(http_get(metrics, "/metrics")).await;
-    assert!(metrics.contains("\netcd_server_has_leader 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("\netcd_server_has_leader 1\n"),
+        "{metrics}"
+    );
     store.shutdown().await;
 }
 
 /// Trusts the right CA but has no certificate.
 fn nameless(tls: &Tls) -> std::sync::Arc<rustls::ClientConfig> {
-    trivet_pki::client_config(trivet_pki::ServerTrust::Pinned(tls.ca_pem().as_bytes()), None, &[b"h2"]).unwrap()
+    trivet_pki::client_config(
+        trivet_pki::ServerTrust::Pinned(tls.ca_pem().as_bytes()),
+        None,
+        &[b"h2"],
+    )
+    .unwrap()
 }
 
 async fn http_get(address: std::net::SocketAddr, path: &str) -> String {
@@ -176,7 +237,35 @@ async fn nothing_is_resumed_from_an_empty_or_emptied_directory() {
     store.shutdown().await;
     std::fs::remove_dir_all(config.dir.join("raft")).unwrap();
     let refused = soon(open(config.clone())).await;
-    assert!(refused.is_err(), "a member that lost its log must not found a cluster again");
+    assert!(
+        refused.is_err(),
+        "a member that lost its log must not found a cluster again"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_join_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let tls = Tls::new();
+    let mut first = StoreConfig::single(Env::real(), dir.path().join("first"));
+    first.peers = Some(tls.peers(free_address()));
+    let store = soon(open(first.clone())).await.unwrap();
+    let mut second = StoreConfig::single(Env::real(), dir.path().join("second/trivet"));
+    second.peers = Some(tls.peers(free_address()));
+    second.start = ClusterStart::Join {
+        peer_urls: vec![first.peers.unwrap().url],
+    };
+    let refused = soon(open(second.clone())).await.unwrap_err();
+    assert!(refused.to_string().contains("duplicate"), "{refused}");
+    let probed = EtcdBackend::default()
+        .probe(&Dir(dir.path().join("second")))
+        .unwrap();
+    assert_eq!(probed, []);
+    // Under another name it is welcome.
+    second.member_name = "second".to_owned();
+    let joined = soon(open(second)).await.unwrap();
+    store.shutdown().await;
+    joined.shutdown().await;
 }
 
 #[test]
@@ -187,8 +276,17 @@ fn the_directory_of_a_genuine_etcd_is_foreign() {
     let mut head = vec![4, 0, 0, 0, 0, 0, 0, 0x84, 0x08, 0x04, 0x10, 0x00];
     head.resize(4096, 0);
     std::fs::write(wal.join("0000000000000000-0000000000000000.wal"), head).unwrap();
-    let found = EtcdBackend::default().probe(&Dir(dir.path().to_owned())).unwrap();
+    let found = EtcdBackend::default()
+        .probe(&Dir(dir.path().to_owned()))
+        .unwrap();
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].backend.as_str(), found[0].path.as_path()), (K3S_ETCD, Path::new("etcd")));
-    assert!(!found[0].description.contains("by the names"), "{}", found[0].description);
+    assert_eq!(
+        (found[0].backend.as_str(), found[0].path.as_path()),
+        (K3S_ETCD, Path::new("etcd"))
+    );
+    assert!(
+        !found[0].description.contains("by the names"),
+        "{}",
+        found[0].description
+    );
 }

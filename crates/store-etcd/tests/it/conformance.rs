@@ -30,7 +30,10 @@ struct One {
 }
 
 async fn on(disk: &SimDisk) -> Member {
-    let env = Env { disk: Arc::new(disk.clone()), ..Env::real() };
+    let env = Env {
+        disk: Arc::new(disk.clone()),
+        ..Env::real()
+    };
     let member = Member::open(settings(env, PathBuf::from("/db/trivet"))).await;
     eventually("the store is writable", || async {
         member.store.status().await.unwrap().writable
@@ -42,7 +45,11 @@ async fn on(disk: &SimDisk) -> Member {
 async fn one() -> One {
     let disk = SimDisk::new();
     let member = on(&disk).await;
-    One { disk, seed: 1, member }
+    One {
+        disk,
+        seed: 1,
+        member,
+    }
 }
 
 #[async_trait]

@@ -15,10 +15,15 @@ use crate::support::{Single, Three, eventually, soon};
 /// Renews once; the answered time to live.
 async fn renew(client: &Client, id: i64) -> i64 {
     let (requests, receiver) = mpsc::channel(1);
-    requests.send(pb::LeaseKeepAliveRequest { id }).await.unwrap();
+    requests
+        .send(pb::LeaseKeepAliveRequest { id })
+        .await
+        .unwrap();
     let mut lease = client.lease();
-    let mut answers =
-        soon(lease.lease_keep_alive(ReceiverStream::new(receiver))).await.unwrap().into_inner();
+    let mut answers = soon(lease.lease_keep_alive(ReceiverStream::new(receiver)))
+        .await
+        .unwrap()
+        .into_inner();
     let answer = soon(answers.message()).await.unwrap().expect("an answer");
     assert_eq!(answer.id, id);
     answer.ttl
@@ -26,7 +31,10 @@ async fn renew(client: &Client, id: i64) -> i64 {
 
 async fn time_to_live(client: &Client, id: i64) -> pb::LeaseTimeToLiveResponse {
     let request = pb::LeaseTimeToLiveRequest { id, keys: true };
-    soon(client.lease().lease_time_to_live(request)).await.unwrap().into_inner()
+    soon(client.lease().lease_time_to_live(request))
+        .await
+        .unwrap()
+        .into_inner()
 }
 
 #[tokio::test]
@@ -34,25 +42,66 @@ async fn a_lease_from_grant_to_revocation() {
     let single = Single::start().await;
     let client = single.client();
     let mut lease = client.lease();
-    let granted = lease.lease_grant(pb::LeaseGrantRequest { ttl: 60, id: 0 }).await.unwrap().into_inner();
+    let granted = lease
+        .lease_grant(pb::LeaseGrantRequest { ttl: 60, id: 0 })
+        .await
+        .unwrap()
+        .into_inner();
     assert!(granted.id > 0);
     assert_eq!((granted.ttl, granted.header.unwrap().revision), (60, 1));
-    let chosen = lease.lease_grant(pb::LeaseGrantRequest { ttl: -3, id: -9 }).await.unwrap().into_inner();
-    assert_eq!((chosen.id, chosen.ttl), (-9, 1), "the shortest lease is three half election timeouts");
+    let chosen = lease
+        .lease_grant(pb::LeaseGrantRequest { ttl: -3, id: -9 })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (chosen.id, chosen.ttl),
+        (-9, 1),
+        "the shortest lease is three half election timeouts"
+    );
     let refused = |outcome: Result<_, tonic::Status>| {
         let status = outcome.map(drop).unwrap_err();
         (status.code(), status.message().to_owned())
     };
     assert_eq!(
-        refused(lease.lease_grant(pb::LeaseGrantRequest { ttl: 60, id: granted.id }).await.map(drop)),
-        (Code::FailedPrecondition, "etcdserver: lease already exists".to_owned())
+        refused(
+            lease
+                .lease_grant(pb::LeaseGrantRequest {
+                    ttl: 60,
+                    id: granted.id
+                })
+                .await
+                .map(drop)
+        ),
+        (
+            Code::FailedPrecondition,
+            "etcdserver: lease already exists".to_owned()
+        )
     );
     assert_eq!(
-        refused(lease.lease_grant(pb::LeaseGrantRequest { ttl: 9_000_000_001, id: 0 }).await.map(drop)),
-        (Code::OutOfRange, "etcdserver: too large lease TTL".to_owned())
+        refused(
+            lease
+                .lease_grant(pb::LeaseGrantRequest {
+                    ttl: 9_000_000_001,
+                    id: 0
+                })
+                .await
+                .map(drop)
+        ),
+        (
+            Code::OutOfRange,
+            "etcdserver: too large lease TTL".to_owned()
+        )
     );
     for key in ["a", "b"] {
-        client.kv().put(pb::PutRequest { lease: granted.id, ..put(key, "v") }).await.unwrap();
+        client
+            .kv()
+            .put(pb::PutRequest {
+                lease: granted.id,
+                ..put(key, "v")
+            })
+            .await
+            .unwrap();
     }
     let left = time_to_live(client, granted.id).await;
     assert_eq!(left.granted_ttl, 60);
@@ -65,16 +114,41 @@ async fn a_lease_from_grant_to_revocation() {
     let unknown = time_to_live(client, 4711).await;
     assert_eq!((unknown.ttl, unknown.granted_ttl), (-1, 0));
     assert_eq!(
-        refused(lease.lease_revoke(pb::LeaseRevokeRequest { id: 4711 }).await.map(drop)),
-        (Code::NotFound, "etcdserver: requested lease not found".to_owned())
+        refused(
+            lease
+                .lease_revoke(pb::LeaseRevokeRequest { id: 4711 })
+                .await
+                .map(drop)
+        ),
+        (
+            Code::NotFound,
+            "etcdserver: requested lease not found".to_owned()
+        )
     );
 
-    let all = lease.lease_leases(pb::LeaseLeasesRequest {}).await.unwrap().into_inner();
+    let all = lease
+        .lease_leases(pb::LeaseLeasesRequest {})
+        .await
+        .unwrap()
+        .into_inner();
     assert!(all.leases.iter().any(|status| status.id == granted.id));
     // Both keys go in one revision.
-    let revoked = lease.lease_revoke(pb::LeaseRevokeRequest { id: granted.id }).await.unwrap().into_inner();
+    let revoked = lease
+        .lease_revoke(pb::LeaseRevokeRequest { id: granted.id })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(revoked.header.unwrap().revision, 4);
-    assert_eq!(client.kv().range(get("a")).await.unwrap().into_inner().count, 0);
+    assert_eq!(
+        client
+            .kv()
+            .range(get("a"))
+            .await
+            .unwrap()
+            .into_inner()
+            .count,
+        0
+    );
     single.member.store.shutdown().await;
 }
 
@@ -84,30 +158,66 @@ async fn leases_end_in_time_and_outlive_a_change_of_leader() {
     let leader = three.leader().await;
     let follower = &three.members[(leader + 1) % 3];
     let mut lease = follower.client.lease();
-    let short = soon(lease.lease_grant(pb::LeaseGrantRequest { ttl: 1, id: 0 })).await.unwrap().into_inner();
-    let kept = soon(lease.lease_grant(pb::LeaseGrantRequest { ttl: 2, id: 0 })).await.unwrap().into_inner();
+    let short = soon(lease.lease_grant(pb::LeaseGrantRequest { ttl: 1, id: 0 }))
+        .await
+        .unwrap()
+        .into_inner();
+    let kept = soon(lease.lease_grant(pb::LeaseGrantRequest { ttl: 2, id: 0 }))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((short.ttl, kept.ttl), (1, 2));
     let granted_at = Instant::now();
     for (key, id) in [("short", short.id), ("kept", kept.id)] {
-        soon(follower.client.kv().put(pb::PutRequest { lease: id, ..put(key, "v") })).await.unwrap();
+        soon(follower.client.kv().put(pb::PutRequest {
+            lease: id,
+            ..put(key, "v")
+        }))
+        .await
+        .unwrap();
     }
     eventually("the short lease ends", || async {
         // Renewed through a follower: the leader answers.
         assert_eq!(renew(&follower.client, kept.id).await, 2);
-        let count = follower.client.kv().range(get("short")).await.unwrap().into_inner().count;
+        let count = follower
+            .client
+            .kv()
+            .range(get("short"))
+            .await
+            .unwrap()
+            .into_inner()
+            .count;
         count == 0
     })
     .await;
-    assert!(granted_at.elapsed() >= Duration::from_secs(1), "never early");
+    assert!(
+        granted_at.elapsed() >= Duration::from_secs(1),
+        "never early"
+    );
     assert_eq!(renew(&follower.client, short.id).await, 0);
 
     // A new leader starts every lease again with its full time.
     three.members[leader].store.shutdown().await;
     let answer = renew(&follower.client, kept.id).await;
     assert_eq!(answer, 2);
-    assert_eq!(soon(follower.client.kv().range(get("kept"))).await.unwrap().into_inner().count, 1);
+    assert_eq!(
+        soon(follower.client.kv().range(get("kept")))
+            .await
+            .unwrap()
+            .into_inner()
+            .count,
+        1
+    );
     eventually("the kept lease ends too, once nobody renews it", || async {
-        follower.client.kv().range(get("kept")).await.unwrap().into_inner().count == 0
+        follower
+            .client
+            .kv()
+            .range(get("kept"))
+            .await
+            .unwrap()
+            .into_inner()
+            .count
+            == 0
     })
     .await;
     three.shutdown().await;

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use trivet_datastore::{ClusterStart, Datastore};
 use trivet_env::Env;
 use trivet_pki::{
-    ALPN_HTTP, Authority, ClientAuth, LeafRequest, ServerTrust, SwappableIdentity, Usage, client_config,
-    server_config,
+    ALPN_HTTP, Authority, ClientAuth, LeafRequest, ServerTrust, SwappableIdentity, Usage,
+    client_config, server_config,
 };
 use trivet_store_etcd::client::Client;
 use trivet_store_etcd::{ClientListener, EtcdStore, PeerSettings, StoreConfig, open};
@@ -22,7 +22,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Waits until a condition holds.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) {
     let deadline = Instant::now() + PATIENCE;
     while !condition().await {
         assert!(Instant::now() < deadline, "never happened: {what}");
@@ -32,7 +35,9 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut conditi
 
 /// Waits for something that must come soon.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it takes too long")
 }
 
 pub(crate) fn free_address() -> SocketAddr {
@@ -65,12 +70,22 @@ impl Tls {
 
     pub(crate) fn server(&self) -> Arc<rustls::ServerConfig> {
         let identity = SwappableIdentity::new(self.leaf().identity().unwrap());
-        server_config(identity, ClientAuth::Required(self.ca_pem().as_bytes()), ALPN_HTTP).unwrap()
+        server_config(
+            identity,
+            ClientAuth::Required(self.ca_pem().as_bytes()),
+            ALPN_HTTP,
+        )
+        .unwrap()
     }
 
     pub(crate) fn client(&self) -> Arc<rustls::ClientConfig> {
         let identity = self.leaf().identity().unwrap();
-        client_config(ServerTrust::Pinned(self.ca_pem().as_bytes()), Some(&identity), &[b"h2"]).unwrap()
+        client_config(
+            ServerTrust::Pinned(self.ca_pem().as_bytes()),
+            Some(&identity),
+            &[b"h2"],
+        )
+        .unwrap()
     }
 
     pub(crate) fn peers(&self, address: SocketAddr) -> PeerSettings {
@@ -86,7 +101,10 @@ impl Tls {
 /// Settings of a quick member that serves clients without TLS on a free port.
 pub(crate) fn settings(env: Env, dir: PathBuf) -> StoreConfig {
     let mut config = StoreConfig::single(env, dir);
-    config.clients = vec![ClientListener { address: SocketAddr::new(LOCAL, 0), tls: None }];
+    config.clients = vec![ClientListener {
+        address: SocketAddr::new(LOCAL, 0),
+        tls: None,
+    }];
     config.heartbeat = Duration::from_millis(50);
     config.election_timeout = Duration::from_millis(300);
     config.watch_progress = Duration::from_millis(100);
@@ -103,8 +121,14 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) async fn open(config: StoreConfig) -> Self {
         let store = soon(open(config.clone())).await.unwrap();
-        let client = Client::connect(&store.client_addresses()[0].to_string()).await.unwrap();
-        Self { store, client, config }
+        let client = Client::connect(&store.client_addresses()[0].to_string())
+            .await
+            .unwrap();
+        Self {
+            store,
+            client,
+            config,
+        }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -144,7 +168,9 @@ impl Three {
         let first = members[0].config.peers.as_ref().unwrap().url.clone();
         for number in 1..3 {
             let mut config = member_settings(dir.path(), &tls, number);
-            config.start = ClusterStart::Join { peer_urls: vec![first.clone()] };
+            config.start = ClusterStart::Join {
+                peer_urls: vec![first.clone()],
+            };
             members.push(Member::open(config).await);
         }
         let three = Self { members, _dir: dir };
@@ -168,11 +194,16 @@ impl Three {
             }
             let leader = statuses[0].leader;
             let agreed = statuses.iter().all(|status| status.leader == leader);
-            let place = statuses.iter().position(|status| Some(status.local) == leader);
+            let place = statuses
+                .iter()
+                .position(|status| Some(status.local) == leader);
             if let (true, Some(place)) = (agreed, place) {
                 return place;
             }
-            assert!(Instant::now() < deadline, "the members never agree on a leader: {statuses:?}");
+            assert!(
+                Instant::now() < deadline,
+                "the members never agree on a leader: {statuses:?}"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

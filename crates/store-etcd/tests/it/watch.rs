@@ -21,32 +21,56 @@ impl Stream {
         Self::open_with(client, |_| {}).await
     }
 
-    async fn open_with(client: &Client, adjust: impl FnOnce(&mut Request<ReceiverStream<pb::WatchRequest>>)) -> Self {
+    async fn open_with(
+        client: &Client,
+        adjust: impl FnOnce(&mut Request<ReceiverStream<pb::WatchRequest>>),
+    ) -> Self {
         let (requests, receiver) = mpsc::channel(16);
         let mut request = Request::new(ReceiverStream::new(receiver));
         adjust(&mut request);
-        let responses = soon(client.watch().watch(request)).await.unwrap().into_inner();
-        Self { requests, responses }
+        let responses = soon(client.watch().watch(request))
+            .await
+            .unwrap()
+            .into_inner();
+        Self {
+            requests,
+            responses,
+        }
     }
 
     async fn send(&self, request: pb::watch_request::RequestUnion) {
-        self.requests.send(pb::WatchRequest { request_union: Some(request) }).await.unwrap();
+        self.requests
+            .send(pb::WatchRequest {
+                request_union: Some(request),
+            })
+            .await
+            .unwrap();
     }
 
     async fn create(&self, request: pb::WatchCreateRequest) {
-        self.send(pb::watch_request::RequestUnion::CreateRequest(request)).await;
+        self.send(pb::watch_request::RequestUnion::CreateRequest(request))
+            .await;
     }
 
     async fn ask_progress(&self) {
-        self.send(pb::watch_request::RequestUnion::ProgressRequest(pb::WatchProgressRequest {})).await;
+        self.send(pb::watch_request::RequestUnion::ProgressRequest(
+            pb::WatchProgressRequest {},
+        ))
+        .await;
     }
 
     async fn cancel(&self, watch_id: i64) {
-        self.send(pb::watch_request::RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id })).await;
+        self.send(pb::watch_request::RequestUnion::CancelRequest(
+            pb::WatchCancelRequest { watch_id },
+        ))
+        .await;
     }
 
     async fn next(&mut self) -> pb::WatchResponse {
-        soon(self.responses.message()).await.unwrap().expect("the stream goes on")
+        soon(self.responses.message())
+            .await
+            .unwrap()
+            .expect("the stream goes on")
     }
 
     /// The next response with events.
@@ -61,7 +85,11 @@ impl Stream {
 }
 
 fn watch(key: &'static str, end: &'static str) -> pb::WatchCreateRequest {
-    pb::WatchCreateRequest { key: key.into(), range_end: end.into(), ..Default::default() }
+    pb::WatchCreateRequest {
+        key: key.into(),
+        range_end: end.into(),
+        ..Default::default()
+    }
 }
 
 fn keys(response: &pb::WatchResponse) -> Vec<String> {
@@ -77,11 +105,32 @@ async fn created_comes_first_ids_count_from_zero_and_events_follow() {
     let mut kv = single.client().kv();
     kv.put(put("a", "1")).await.unwrap();
     let mut stream = Stream::open(single.client()).await;
-    stream.create(pb::WatchCreateRequest { prev_kv: true, ..watch("a", "b") }).await;
-    stream.create(pb::WatchCreateRequest { watch_id: 7, start_revision: 2, ..watch("a", "") }).await;
-    stream.create(pb::WatchCreateRequest { watch_id: 7, ..watch("a", "") }).await;
+    stream
+        .create(pb::WatchCreateRequest {
+            prev_kv: true,
+            ..watch("a", "b")
+        })
+        .await;
+    stream
+        .create(pb::WatchCreateRequest {
+            watch_id: 7,
+            start_revision: 2,
+            ..watch("a", "")
+        })
+        .await;
+    stream
+        .create(pb::WatchCreateRequest {
+            watch_id: 7,
+            ..watch("a", "")
+        })
+        .await;
     stream.create(watch("b", "a")).await;
-    stream.create(pb::WatchCreateRequest { start_revision: -1, ..watch("a", "") }).await;
+    stream
+        .create(pb::WatchCreateRequest {
+            start_revision: -1,
+            ..watch("a", "")
+        })
+        .await;
     stream.create(watch("z", "")).await;
 
     let mut created = Vec::new();
@@ -90,25 +139,44 @@ async fn created_comes_first_ids_count_from_zero_and_events_follow() {
         if response.created {
             created.push(response);
         } else {
-            assert_eq!(response.watch_id, 7, "only the watch with a history has events");
+            assert_eq!(
+                response.watch_id, 7,
+                "only the watch with a history has events"
+            );
         }
     }
-    let told: Vec<_> = created.iter().map(|r| (r.watch_id, r.canceled, r.cancel_reason.as_str())).collect();
+    let told: Vec<_> = created
+        .iter()
+        .map(|r| (r.watch_id, r.canceled, r.cancel_reason.as_str()))
+        .collect();
     assert_eq!(
         told,
         [
             (0, false, ""),
             (7, false, ""),
-            (-1, true, "mvcc: duplicate watch ID provided on the WatchStream"),
+            (
+                -1,
+                true,
+                "mvcc: duplicate watch ID provided on the WatchStream"
+            ),
             (-1, true, "mvcc: watcher range is empty"),
-            (-1, true, "etcdserver: mvcc: required revision has been compacted"),
+            (
+                -1,
+                true,
+                "etcdserver: mvcc: required revision has been compacted"
+            ),
             (1, false, ""),
         ]
     );
     assert_eq!(created[0].header.unwrap().revision, 2);
 
     kv.put(put("a", "2")).await.unwrap();
-    kv.delete_range(pb::DeleteRangeRequest { key: "a".into(), ..Default::default() }).await.unwrap();
+    kv.delete_range(pb::DeleteRangeRequest {
+        key: "a".into(),
+        ..Default::default()
+    })
+    .await
+    .unwrap();
     let mut seen = Vec::new();
     while seen.len() < 2 {
         let response = stream.events().await;
@@ -120,7 +188,14 @@ async fn created_comes_first_ids_count_from_zero_and_events_follow() {
     assert_eq!(&seen[0].prev_kv.as_ref().unwrap().value[..], b"1");
     let deleted = seen[1].kv.as_ref().unwrap();
     assert_eq!(seen[1].r#type(), EventType::Delete);
-    assert_eq!((deleted.mod_revision, deleted.create_revision, deleted.version), (4, 0, 0));
+    assert_eq!(
+        (
+            deleted.mod_revision,
+            deleted.create_revision,
+            deleted.version
+        ),
+        (4, 0, 0)
+    );
     assert_eq!(&seen[1].prev_kv.as_ref().unwrap().value[..], b"2");
 
     // A cancelled watch is told so once; an unknown id is not answered.
@@ -129,7 +204,10 @@ async fn created_comes_first_ids_count_from_zero_and_events_follow() {
     loop {
         let response = stream.next().await;
         if response.canceled {
-            assert_eq!((response.watch_id, response.cancel_reason.as_str()), (0, ""));
+            assert_eq!(
+                (response.watch_id, response.cancel_reason.as_str()),
+                (0, "")
+            );
             break;
         }
         assert_eq!(response.watch_id, 7);
@@ -141,22 +219,47 @@ async fn created_comes_first_ids_count_from_zero_and_events_follow() {
 async fn history_filters_and_whole_revisions() {
     let single = Single::start().await;
     let mut kv = single.client().kv();
-    let step = |key| pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put(key, "v"))) };
-    kv.txn(pb::TxnRequest { success: vec![step("a"), step("c"), step("b")], ..Default::default() }).await.unwrap();
-    kv.delete_range(pb::DeleteRangeRequest { key: "a".into(), ..Default::default() }).await.unwrap();
+    let step = |key| pb::RequestOp {
+        request: Some(pb::request_op::Request::RequestPut(put(key, "v"))),
+    };
+    kv.txn(pb::TxnRequest {
+        success: vec![step("a"), step("c"), step("b")],
+        ..Default::default()
+    })
+    .await
+    .unwrap();
+    kv.delete_range(pb::DeleteRangeRequest {
+        key: "a".into(),
+        ..Default::default()
+    })
+    .await
+    .unwrap();
     let mut stream = Stream::open(single.client()).await;
     let no_delete = vec![pb::watch_create_request::FilterType::Nodelete.into()];
     stream
-        .create(pb::WatchCreateRequest { start_revision: 2, filters: no_delete, ..watch("", "\0") })
+        .create(pb::WatchCreateRequest {
+            start_revision: 2,
+            filters: no_delete,
+            ..watch("", "\0")
+        })
         .await;
     assert!(stream.next().await.created);
     // All changes of one revision together, in the order of the operations.
     assert_eq!(keys(&stream.events().await), ["a", "c", "b"]);
     let no_put = vec![pb::watch_create_request::FilterType::Noput.into()];
-    stream.create(pb::WatchCreateRequest { start_revision: 2, filters: no_put, ..watch("", "\0") }).await;
+    stream
+        .create(pb::WatchCreateRequest {
+            start_revision: 2,
+            filters: no_put,
+            ..watch("", "\0")
+        })
+        .await;
     assert!(stream.next().await.created);
     let response = stream.events().await;
-    assert_eq!((keys(&response), response.events[0].r#type()), (vec!["a".to_owned()], EventType::Delete));
+    assert_eq!(
+        (keys(&response), response.events[0].r#type()),
+        (vec!["a".to_owned()], EventType::Delete)
+    );
     single.member.store.shutdown().await;
 }
 
@@ -167,21 +270,47 @@ async fn a_compacted_start_is_created_and_then_cancelled() {
     for value in ["1", "2", "3"] {
         kv.put(put("a", value)).await.unwrap();
     }
-    kv.delete_range(pb::DeleteRangeRequest { key: "a".into(), ..Default::default() }).await.unwrap();
-    kv.compact(pb::CompactionRequest { revision: 5, physical: true }).await.unwrap();
+    kv.delete_range(pb::DeleteRangeRequest {
+        key: "a".into(),
+        ..Default::default()
+    })
+    .await
+    .unwrap();
+    kv.compact(pb::CompactionRequest {
+        revision: 5,
+        physical: true,
+    })
+    .await
+    .unwrap();
     let mut stream = Stream::open(single.client()).await;
-    stream.create(pb::WatchCreateRequest { start_revision: 2, ..watch("a", "") }).await;
+    stream
+        .create(pb::WatchCreateRequest {
+            start_revision: 2,
+            ..watch("a", "")
+        })
+        .await;
     let created = stream.next().await;
     assert!(created.created && !created.canceled);
     let canceled = stream.next().await;
     assert!(canceled.canceled && !canceled.created);
-    assert_eq!((canceled.compact_revision, canceled.cancel_reason.as_str()), (5, ""));
+    assert_eq!(
+        (canceled.compact_revision, canceled.cancel_reason.as_str()),
+        (5, "")
+    );
     assert_eq!(canceled.header.unwrap().revision, 0);
     // The compacted revision itself can still be watched, its tombstone included.
-    stream.create(pb::WatchCreateRequest { start_revision: 5, ..watch("a", "") }).await;
+    stream
+        .create(pb::WatchCreateRequest {
+            start_revision: 5,
+            ..watch("a", "")
+        })
+        .await;
     assert!(stream.next().await.created);
     let events = stream.events().await;
-    assert_eq!((events.events[0].r#type(), events.events.len()), (EventType::Delete, 1));
+    assert_eq!(
+        (events.events[0].r#type(), events.events.len()),
+        (EventType::Delete, 1)
+    );
     single.member.store.shutdown().await;
 }
 
@@ -197,7 +326,14 @@ async fn progress_stands_behind_every_event_and_waits_for_future_starts() {
     assert!(stream.next().await.created && stream.next().await.created);
     let mut covered = 1;
     for round in 0..20 {
-        let revision = kv.put(put("a", "v")).await.unwrap().into_inner().header.unwrap().revision;
+        let revision = kv
+            .put(put("a", "v"))
+            .await
+            .unwrap()
+            .into_inner()
+            .header
+            .unwrap()
+            .revision;
         stream.ask_progress().await;
         loop {
             let response = stream.next().await;
@@ -208,12 +344,20 @@ async fn progress_stands_behind_every_event_and_waits_for_future_starts() {
             assert_eq!(response.watch_id, -1, "round {round}");
             let told = response.header.unwrap().revision;
             assert!(told >= revision, "the request came after the write");
-            assert!(covered >= revision, "progress {told} overtook the event of {revision}");
+            assert!(
+                covered >= revision,
+                "progress {told} overtook the event of {revision}"
+            );
             break;
         }
     }
     // A watch that starts in the future silences the stream until it is reached.
-    stream.create(pb::WatchCreateRequest { start_revision: 1000, ..watch("a", "") }).await;
+    stream
+        .create(pb::WatchCreateRequest {
+            start_revision: 1000,
+            ..watch("a", "")
+        })
+        .await;
     assert!(stream.next().await.created);
     stream.ask_progress().await;
     stream.cancel(2).await;
@@ -227,7 +371,12 @@ async fn progress_stands_behind_every_event_and_waits_for_future_starts() {
 async fn idle_watches_are_told_how_far_they_are() {
     let single = Single::start().await;
     let mut stream = Stream::open(single.client()).await;
-    stream.create(pb::WatchCreateRequest { progress_notify: true, ..watch("a", "") }).await;
+    stream
+        .create(pb::WatchCreateRequest {
+            progress_notify: true,
+            ..watch("a", "")
+        })
+        .await;
     stream.create(watch("b", "")).await;
     assert!(stream.next().await.created && stream.next().await.created);
     single.client().kv().put(put("other", "v")).await.unwrap();
@@ -246,17 +395,36 @@ async fn large_batches_are_cut_only_where_asked_for() {
     let single = Single::start().await;
     let mut kv = single.client().kv();
     for key in ["a1", "a2", "a3"] {
-        let request = pb::PutRequest { key: key.into(), value: vec![7; 1_400_000].into(), ..Default::default() };
+        let request = pb::PutRequest {
+            key: key.into(),
+            value: vec![7; 1_400_000].into(),
+            ..Default::default()
+        };
         kv.put(request).await.unwrap();
     }
-    kv.delete_range(pb::DeleteRangeRequest { key: "a".into(), range_end: "b".into(), prev_kv: false }).await.unwrap();
+    kv.delete_range(pb::DeleteRangeRequest {
+        key: "a".into(),
+        range_end: "b".into(),
+        prev_kv: false,
+    })
+    .await
+    .unwrap();
     let mut stream = Stream::open(single.client()).await;
-    let request = pb::WatchCreateRequest { start_revision: 5, prev_kv: true, ..watch("a", "b") };
+    let request = pb::WatchCreateRequest {
+        start_revision: 5,
+        prev_kv: true,
+        ..watch("a", "b")
+    };
     stream.create(request.clone()).await;
     assert!(stream.next().await.created);
     let whole = stream.events().await;
     assert_eq!((whole.events.len(), whole.fragment), (3, false));
-    stream.create(pb::WatchCreateRequest { fragment: true, ..request }).await;
+    stream
+        .create(pb::WatchCreateRequest {
+            fragment: true,
+            ..request
+        })
+        .await;
     assert!(stream.next().await.created);
     let mut pieces = Vec::new();
     loop {
@@ -282,11 +450,23 @@ async fn watches_on_other_members_miss_nothing_when_the_leader_goes() {
     let mut kv = three.members[others[1]].client.kv();
     let mut last = start;
     for _ in 0..50 {
-        last = soon(kv.put(put("a", "v"))).await.unwrap().into_inner().header.unwrap().revision;
+        last = soon(kv.put(put("a", "v")))
+            .await
+            .unwrap()
+            .into_inner()
+            .header
+            .unwrap()
+            .revision;
     }
     three.members[leader].store.shutdown().await;
     for _ in 0..50 {
-        last = soon(kv.put(put("a", "v"))).await.unwrap().into_inner().header.unwrap().revision;
+        last = soon(kv.put(put("a", "v")))
+            .await
+            .unwrap()
+            .into_inner()
+            .header
+            .unwrap()
+            .revision;
     }
     let mut next = start + 1;
     while next <= last {
@@ -297,7 +477,9 @@ async fn watches_on_other_members_miss_nothing_when_the_leader_goes() {
     }
     // Alone, the watched member has no leader: a stream that requires one ends with that.
     let mut strict = Stream::open_with(&three.members[others[0]].client, |request| {
-        request.metadata_mut().insert("hasleader", "true".parse().unwrap());
+        request
+            .metadata_mut()
+            .insert("hasleader", "true".parse().unwrap());
     })
     .await;
     strict.create(watch("a", "")).await;
@@ -310,8 +492,14 @@ async fn watches_on_other_members_miss_nothing_when_the_leader_goes() {
             Err(status) => break status,
         }
     };
-    assert_eq!((status.code(), status.message()), (Code::Unavailable, "etcdserver: no leader"));
-    eventually("the stream without that wish goes on", || async { !stream.requests.is_closed() }).await;
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unavailable, "etcdserver: no leader")
+    );
+    eventually("the stream without that wish goes on", || async {
+        !stream.requests.is_closed()
+    })
+    .await;
     three.members[others[0]].store.shutdown().await;
     let end = loop {
         match soon(stream.responses.message()).await {
