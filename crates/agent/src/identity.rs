@@ -34,8 +34,8 @@ pub enum IdentityError {
 }
 
 /// Where the files are when nobody says otherwise.
-pub fn default_dir(is_root: bool, data_dir: &Path) -> PathBuf {
-    if is_root {
+pub fn default_dir(whole_machine: bool, data_dir: &Path) -> PathBuf {
+    if whole_machine {
         PathBuf::from("/etc/rancher/node")
     } else {
         data_dir.join("agent/node")

@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt};
 use crate::args::{LogArgs, LogFormat};
 
 /// Libraries below us are quiet unless something is wrong; `RUST_LOG` overrides everything.
-const FILTER: &str = "warn,trivet=info,trivet_core=info,trivet_apiserver=info,trivet_agent=info,\
+const FILTER: &str = "warn,openraft=error,trivet=info,trivet_core=info,trivet_apiserver=info,trivet_agent=info,\
     trivet_store_etcd=info,trivet_raft_node=info,trivet_wal=info,trivet_https=info,\
     trivet_join=info,trivet_pki=info";
 

@@ -10,6 +10,7 @@ mod backend;
 mod config_file;
 mod failure;
 mod logging;
+mod member;
 mod node;
 mod paths;
 mod server;
@@ -52,6 +53,7 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
         Command::Server(args) => server::run(*args, shown),
         Command::Agent(args) => agent::run(*args, shown),
         Command::Status(args) => status::run(&args),
+        Command::Member(args) => member::run(&args).map_err(Failure::other),
         Command::Token(args) => token::run(&args).map_err(Failure::other),
         Command::Completion(args) => {
             let mut script = Vec::new();

@@ -64,11 +64,13 @@ pub(crate) fn config(
     })
 }
 
-/// Where the node's password and identity are kept.
+/// Where the node's password and identity are kept: K3s's place for the machine's one node, and
+/// inside the data directory for further nodes on the same machine.
 pub(crate) fn identity_dir(args: &NodeArgs, data_dir: &Path) -> PathBuf {
+    let whole_machine = paths::is_root() && data_dir == paths::data_dir(None);
     args.node_identity_dir
         .clone()
-        .unwrap_or_else(|| trivet_agent::default_dir(paths::is_root(), data_dir))
+        .unwrap_or_else(|| trivet_agent::default_dir(whole_machine, data_dir))
 }
 
 /// The secret as typed: the file beats the flag, an empty text counts as none.

@@ -1,5 +1,6 @@
 //! The checks of a server that wants to join. Nothing is written here.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use trivet_join::{
@@ -117,6 +118,11 @@ async fn attempt(
             NameUse::Own(member) if member.is_learner => {
                 remove_leftover(&server, &member.name).await?;
             }
+            NameUse::Own(member) | NameUse::Taken(member)
+                if was_this_machine(config, &server, member).await =>
+            {
+                remove_leftover(&server, &member.name).await?;
+            }
             NameUse::Own(member) | NameUse::Taken(member) => {
                 return Err(StartError::DuplicateNode {
                     node: config.node_name.clone(),
@@ -190,10 +196,24 @@ fn name_in_use<'a>(node: &str, own_member: Option<&str>, info: &'a DbInfo) -> Na
     }
 }
 
+/// Whether the member that has our name was this machine before its data was lost: it had our
+/// peer address, and the cluster does not hear from it.
+async fn was_this_machine(config: &Config, server: &Supervisor, member: &DbMember) -> bool {
+    let address = SocketAddr::new(config.node_ip(), config.ports.peer);
+    if !member.peer_urls.contains(&format!("https://{address}")) {
+        return false;
+    }
+    let id = format!("{:x}", member.id);
+    server.status().await.is_ok_and(|report| {
+        let found = report.members.iter().find(|found| found.id == id);
+        found.is_some_and(|found| found.reachable == Some(false))
+    })
+}
+
 async fn remove_leftover(server: &Supervisor, member: &str) -> Result<(), StartError> {
     tracing::info!(
         member,
-        "removing the member of an earlier, unfinished attempt to join"
+        "removing the member that this machine was before"
     );
     server.remove_member(member).await.map_err(Into::into)
 }

@@ -45,6 +45,7 @@ mod layout;
 mod life;
 mod passwd;
 mod remembered;
+mod roles;
 mod running;
 mod shared;
 mod start;
@@ -55,7 +56,7 @@ pub use admin::{StatusError, administrator, status};
 pub use config::{ControlPlaneBuilder, StorePorts};
 pub use error::{BuildError, StartError};
 pub use running::Running;
-pub use trivet_join::{ClusterReport, ClusterSettings, MemberReport, WaitReport};
+pub use trivet_join::{ClusterReport, ClusterSettings, MemberReport, NodeReport, WaitReport};
 
 /// The Kubernetes version that is reported.
 pub const VERSION: &str = "v1.35.0+trivet1";

@@ -11,7 +11,7 @@ use trivet_datastore::{ClusterStatus, Datastore};
 use crate::remembered::Remembered;
 use crate::shared::{Opened, Shared};
 use crate::supervisor::{member_hosts, url_host};
-use crate::{bootstrap, identity};
+use crate::{bootstrap, identity, roles};
 
 /// How often the store's state is looked at.
 const POLL: Duration = Duration::from_millis(250);
@@ -42,6 +42,7 @@ pub(crate) fn spawn(
     };
     until_stopped(Box::pin(bring_up(Arc::clone(shared), opened.clone())));
     until_stopped(Box::pin(watch_store(Arc::clone(shared), opened.clone())));
+    until_stopped(Box::pin(roles::keep(Arc::clone(shared), opened.clone())));
     if opened.store.cluster().is_some() {
         until_stopped(Box::pin(remember(Arc::clone(shared), opened.clone())));
     }

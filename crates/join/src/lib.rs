@@ -19,7 +19,7 @@ mod token;
 
 pub use bundle::{BootstrapBundle, BootstrapFile};
 pub use error::{JoinError, Result};
-pub use report::{ClusterReport, MemberReport, WaitReport};
+pub use report::{ClusterReport, MemberReport, NodeReport, WaitReport};
 pub use settings::{ClusterSettings, SettingDifference};
 pub use supervisor::{
     ConnectOptions, DbInfo, DbMember, NodeIdentity, Role, Supervisor, fetch_ca, headers,

@@ -45,6 +45,21 @@ pub struct ClusterReport {
     pub leader_view: bool,
     /// Every member.
     pub members: Vec<MemberReport>,
+    /// Every node; none while the Kubernetes API cannot tell.
+    #[serde(default)]
+    pub nodes: Vec<NodeReport>,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeReport {
+    /// Name.
+    pub name: String,
+    /// Whether its Ready condition is True.
+    pub ready: bool,
+    /// Roles from its labels.
+    pub roles: Vec<String>,
 }
 
 /// What a server waits for.

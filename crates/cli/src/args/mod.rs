@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub(crate) use node::{AgentArgs, JoinArgs, LogArgs, LogFormat, NodeArgs};
 pub(crate) use server::{NetworkArgs, ServerArgs};
 pub(crate) use tolerated::{REFUSED, ToleratedArgs};
-pub(crate) use utility::{CompletionArgs, OutputFormat, StatusArgs, TokenArgs, TokenCommand};
+pub(crate) use utility::{CompletionArgs, MemberArgs, MemberCommand, OutputFormat, StatusArgs, TokenArgs, TokenCommand};
 
 /// The version that `--version` prints: ours, and the Kubernetes API level it speaks.
 pub(crate) const VERSION: &str =
@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Agent(Box<AgentArgs>),
     /// Show members, roles, leader, lag and how many failures the cluster survives now.
     Status(StatusArgs),
+    /// List the datastore's members, or remove one that is gone for good.
+    Member(MemberArgs),
     /// Show or generate the secrets that nodes join with.
     Token(TokenArgs),
     /// Print a shell completion script.

@@ -28,6 +28,31 @@ pub(crate) struct StatusArgs {
     pub(crate) server: Option<String>,
 }
 
+/// `trivet member`.
+#[derive(Debug, Args)]
+pub(crate) struct MemberArgs {
+    #[command(subcommand)]
+    pub(crate) command: MemberCommand,
+    /// Data directory of the server on this machine; its certificate is used.
+    #[arg(short = 'd', long, global = true, env = "K3S_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Ask this server instead of the one recorded in the data directory.
+    #[arg(short = 's', long, global = true, value_name = "URL")]
+    pub(crate) server: Option<String>,
+}
+
+/// What to do with members.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberCommand {
+    /// List names and identities.
+    List,
+    /// Remove a member that is gone for good. Refused when the rest would have no quorum.
+    Remove {
+        /// Its name or hexadecimal identity, as `list` shows it.
+        member: String,
+    },
+}
+
 /// `trivet token`.
 #[derive(Debug, Args)]
 pub(crate) struct TokenArgs {

@@ -7,6 +7,7 @@
 mod agents;
 mod api;
 mod boot;
+mod etcd;
 mod exercise;
 mod failover;
 mod guard;

@@ -7,7 +7,7 @@ use trivet_datastore::{ClusterStatus, Member, MemberRole};
 use trivet_join::{ClusterReport, MemberReport, Supervisor};
 use trivet_pki::Identity;
 
-use crate::VERSION;
+use crate::{VERSION, roles};
 use crate::config::Store;
 use crate::shared::{Opened, Shared};
 
@@ -35,6 +35,9 @@ pub(crate) async fn report(shared: &Shared, local_only: bool) -> ClusterReport {
         return report;
     };
     report.ready = opened.api.is_ready();
+    if !local_only {
+        report.nodes = roles::nodes(&opened).await;
+    }
     match opened.store.status().await {
         Ok(status) => {
             report.backend = status.backend;
