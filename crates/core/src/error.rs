@@ -50,8 +50,8 @@ pub enum StartError {
     /// Another server already has this node name.
     #[error(
         "cannot join: the node name {node:?} is already taken by the server at {peer_url} (member {member}). \
-         Choose another with --node-name. If that server is gone for good, or is this machine after its data was \
-         lost, first remove the old member through another server: etcdctl member remove {id:x}"
+         Choose another with --node-name. If that server is gone for good, first remove its member on another \
+         server: trivet member remove {id:x}"
     )]
     DuplicateNode {
         /// The node name.
@@ -76,7 +76,7 @@ pub enum StartError {
     /// This machine was a member of a cluster whose other servers may live.
     #[error(
         "this server was a member of a cluster (servers: {}), but its data is gone; founding a new cluster here \
-         would split yours in two. To rejoin, start it with --server https://{} and the token, after removing its old member there. \
+         would split yours in two. To rejoin, start it with --server https://{} and the token. \
          To really found a new cluster, remove {marker} first",
         servers.join(", "),
         servers.first().map_or("<another server>:6443", String::as_str)
@@ -91,7 +91,7 @@ pub enum StartError {
     #[error(
         "a server at {peer} is trying to reach a member at this address ({local}): this machine still belongs to a \
          running cluster, and founding a new one here would split it in two. To rejoin, start with \
-         --server https://<that server>:6443 and the token, after removing its old member there. To really found a new cluster, stop the other servers first"
+         --server https://<that server>:6443 and the token. To really found a new cluster, stop the other servers first"
     )]
     LivingCluster {
         /// Where the connection came from.

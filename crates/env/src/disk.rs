@@ -3,7 +3,8 @@
 //! The interface is small on purpose: what it offers is what a crash simulation has to model.
 //! All calls block; callers on an async runtime go through a thread of their own.
 
-use std::fs::{self, File, OpenOptions};
+use std::any::Any;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -43,6 +44,32 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Makes the entries of a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Locks a file, which is created when missing and stays, against every other lock on it,
+    /// of this process and of others. `WouldBlock` when somebody has it. Advisory: it keeps out
+    /// only those who ask.
+    fn lock(&self, path: &Path) -> io::Result<DiskLock>;
+}
+
+/// A lock on a file. It ends when this is dropped, or with the process.
+pub struct DiskLock {
+    _held: Box<dyn Any + Send + Sync>,
+}
+
+impl DiskLock {
+    /// A lock that ends when `held` is dropped.
+    #[must_use]
+    pub fn new(held: impl Any + Send + Sync) -> Self {
+        Self {
+            _held: Box::new(held),
+        }
+    }
+}
+
+impl std::fmt::Debug for DiskLock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DiskLock").finish_non_exhaustive()
+    }
 }
 
 /// An open file with positioned reads and writes. May be shared between threads.
@@ -127,6 +154,17 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<DiskLock> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).mode(0o600);
+        let file = options.open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(DiskLock::new(file)),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 }
 

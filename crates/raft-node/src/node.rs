@@ -220,6 +220,15 @@ impl RaftNode {
         self.shared.failure.stopped().await.message()
     }
 
+    /// Keeps something until the last file of this member is closed, however it comes to stop:
+    /// the lock on its directory.
+    pub fn keep(&self, guard: impl std::any::Any + Send) {
+        let kept = &self.shared.kept;
+        kept.lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push(Box::new(guard));
+    }
+
     /// Hands leadership over (for a bounded time), flushes, and stops every task. Idempotent.
     pub async fn shutdown(&self) {
         if self.shared.failure.current().is_none() {

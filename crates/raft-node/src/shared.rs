@@ -1,5 +1,6 @@
 //! What the node's parts have in common.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) reads: mpsc::Sender<ReadWaiter>,
     /// Membership changes happen one at a time.
     pub(crate) changes: tokio::sync::Mutex<()>,
+    /// See [`crate::RaftNode::keep`].
+    pub(crate) kept: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
 /// Where the leader is.
@@ -59,6 +62,12 @@ pub(crate) enum Route {
 }
 
 impl Shared {
+    /// Drops what was to be kept while files are open.
+    pub(crate) fn let_go(&self) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.clear();
+    }
+
     pub(crate) fn header(&self, to: u64) -> proto::Header {
         proto::Header {
             cluster_id: self.cluster_id,

@@ -209,7 +209,11 @@ async fn has_log(parts: &Parts) -> Result<bool> {
 
 async fn open_log(parts: &Parts, failure: Arc<Failure>) -> Result<LogStore> {
     let (disk, dir) = (parts.env.disk.clone(), parts.dir.clone());
-    let options = WalOptions::new(parts.env.rng.next_u64());
+    let mut options = WalOptions::new(parts.env.rng.next_u64());
+    if let Some((first, max)) = parts.retention.segment_bytes {
+        options.segment_bytes_first = first;
+        options.segment_bytes_max = max;
+    }
     blocking(move || {
         prepare_dir(disk.as_ref(), &dir)?;
         let (wal, recovered) = Wal::open(disk, &dir.join(LOG_DIR), options)?;
@@ -347,6 +351,7 @@ fn assemble(
             forwards,
             reads,
             changes: Mutex::new(()),
+            kept: std::sync::Mutex::new(Vec::new()),
         }
     });
     tasks.push(("reads", Box::pin(shared.clone().read_rounds(readers))));
@@ -382,6 +387,7 @@ async fn take_down(node: Arc<Shared>, thread: MachineThread) {
     if let Err(error) = stopped {
         tracing::warn!(%error, "the log was not closed cleanly");
     }
+    node.let_go();
 }
 
 /// Opens the door and becomes what the start mode asks for.

@@ -30,6 +30,9 @@ pub struct Retention {
     pub checkpoint_entries: u64,
     /// How often to look when nothing calls for it earlier.
     pub interval: Duration,
+    /// Sizes of the log's first and of its full-grown segments, where they are not to be those
+    /// of [`trivet_wal::WalOptions::new`].
+    pub segment_bytes: Option<(u32, u32)>,
 }
 
 impl Default for Retention {
@@ -40,6 +43,7 @@ impl Default for Retention {
             log_bytes: 192 << 20,
             checkpoint_entries: 50_000,
             interval: Duration::from_secs(5),
+            segment_bytes: None,
         }
     }
 }

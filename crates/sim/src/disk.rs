@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use trivet_env::{Disk, DiskFile, OpenMode};
+use trivet_env::{Disk, DiskFile, DiskLock, OpenMode};
 
 use crate::inode::Inode;
 use crate::names::{Names, Node};
@@ -32,6 +32,9 @@ struct State {
     fail_sync_at: Option<u64>,
     space_left: Option<u64>,
     written_bytes: u64,
+    /// Who holds the lock on a file.
+    locks: BTreeMap<PathBuf, u64>,
+    next_lock: u64,
     rng: SimRng,
 }
 
@@ -59,12 +62,14 @@ impl SimDisk {
                 fail_sync_at: None,
                 space_left: None,
                 written_bytes: 0,
+                locks: BTreeMap::new(),
+                next_lock: 0,
                 rng: SimRng::new(0),
             })),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -72,58 +77,59 @@ impl SimDisk {
     /// directory sync) were asked for. Reads do not count: a crash at a read leaves the same
     /// disk as a crash at the next change.
     pub fn operations(&self) -> u64 {
-        self.lock().operations
+        self.state().operations
     }
 
     /// How many `sync_data` calls were asked for.
     pub fn syncs(&self) -> u64 {
-        self.lock().syncs
+        self.state().syncs
     }
 
     /// How many bytes were written by `write_all_at`.
     pub fn written_bytes(&self) -> u64 {
-        self.lock().written_bytes
+        self.state().written_bytes
     }
 
     /// Lets changing operation number `operation` (the first is 0) and everything after it,
     /// reads too, fail as if the machine were gone. A write cut off this way may have reached
     /// the disk in any part.
     pub fn crash_at(&self, operation: u64) {
-        self.lock().crash_at = Some(operation);
+        self.state().crash_at = Some(operation);
     }
 
     /// Whether the crash has happened.
     pub fn crashed(&self) -> bool {
-        self.lock().crashed
+        self.state().crashed
     }
 
     /// Crashes now.
     pub fn crash(&self) {
-        self.lock().crashed = true;
+        self.state().crashed = true;
     }
 
     /// Ends a crash as if only the process had died: the page cache is all there, and what was
-    /// not synced still is not.
+    /// not synced still is not. Its locks are gone.
     pub fn restart_process(&self) {
-        let mut state = self.lock();
+        let mut state = self.state();
         state.crashed = false;
         state.crash_at = None;
+        state.locks.clear();
     }
 
     /// Lets `sync_data` number `sync` (the first is 0) fail once.
     pub fn fail_sync_at(&self, sync: u64) {
-        self.lock().fail_sync_at = Some(sync);
+        self.state().fail_sync_at = Some(sync);
     }
 
     /// Leaves so many bytes of free space (in blocks of 4 KiB); `None` is endless.
     pub fn set_space_left(&self, bytes: Option<u64>) {
-        self.lock().space_left = bytes;
+        self.state().space_left = bytes;
     }
 
     /// The disk as the next boot could find it, chosen by `seed`: everything synced, and any
     /// part of the rest. This disk stays as it is, so that several outcomes can be tried.
     pub fn crash_image(&self, seed: u64) -> SimDisk {
-        let state = self.lock();
+        let state = self.state();
         let rng = SimRng::new(seed);
         let mut inodes = Vec::new();
         let mut renumbered = BTreeMap::new();
@@ -145,7 +151,7 @@ impl SimDisk {
     /// # Panics
     /// When the file or the byte does not exist.
     pub fn flip_bit(&self, path: &Path, byte: u64, bit: u8) {
-        let mut state = self.lock();
+        let mut state = self.state();
         let inode = state.file(path);
         let byte = usize::try_from(byte).expect("simulated files are small");
         for content in [&mut inode.cached, &mut inode.durable] {
@@ -162,7 +168,7 @@ impl SimDisk {
 
     /// Replaces (or creates) a whole file, durably, with its directories.
     pub fn overwrite(&self, path: &Path, content: &[u8]) {
-        let mut state = self.lock();
+        let mut state = self.state();
         let mut names: BTreeMap<PathBuf, Node> = state
             .names
             .all()
@@ -185,12 +191,12 @@ impl SimDisk {
     /// # Panics
     /// When the file does not exist.
     pub fn content(&self, path: &Path) -> Vec<u8> {
-        self.lock().file(path).cached.clone()
+        self.state().file(path).cached.clone()
     }
 
     /// All files, sorted.
     pub fn files(&self) -> Vec<PathBuf> {
-        let state = self.lock();
+        let state = self.state();
         let files = state
             .names
             .all()
@@ -243,7 +249,7 @@ fn finish(dying: bool) -> io::Result<()> {
 
 impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.lock();
+        let mut state = self.state();
         state.alive()?;
         let existing = state.names.get(path);
         let inode = match (existing, mode) {
@@ -273,7 +279,7 @@ impl Disk for SimDisk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.lock();
+        let mut state = self.state();
         let mut missing: Vec<&Path> = Vec::new();
         for dir in path.ancestors() {
             match state.names.get(dir) {
@@ -290,20 +296,20 @@ impl Disk for SimDisk {
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
-        let state = self.lock();
+        let state = self.state();
         state.alive()?;
         state.directory(path)?;
         Ok(state.names.children(path))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        let state = self.lock();
+        let state = self.state();
         state.alive()?;
         Ok(state.names.get(path).is_some())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.lock();
+        let mut state = self.state();
         state.alive()?;
         let Some(node @ Node::File(_)) = state.names.get(from) else {
             // Directories are not renamed by anything here.
@@ -316,7 +322,7 @@ impl Disk for SimDisk {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.lock();
+        let mut state = self.state();
         state.alive()?;
         let Some(Node::File(_)) = state.names.get(path) else {
             return Err(io::ErrorKind::NotFound.into());
@@ -327,7 +333,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.lock();
+        let mut state = self.state();
         state.alive()?;
         state.directory(path)?;
         if state.change()? {
@@ -335,6 +341,40 @@ impl Disk for SimDisk {
         }
         state.names.sync(path);
         Ok(())
+    }
+
+    /// Creates nothing: no program looks at the file.
+    fn lock(&self, path: &Path) -> io::Result<DiskLock> {
+        let mut state = self.state();
+        state.alive()?;
+        state.parent(path)?;
+        if state.locks.contains_key(path) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let holder = state.next_lock;
+        state.next_lock += 1;
+        state.locks.insert(path.to_path_buf(), holder);
+        Ok(DiskLock::new(SimLock {
+            disk: self.clone(),
+            path: path.to_path_buf(),
+            holder,
+        }))
+    }
+}
+
+struct SimLock {
+    disk: SimDisk,
+    path: PathBuf,
+    holder: u64,
+}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        let mut state = self.disk.state();
+        // After a restart of the process it may be somebody else's.
+        if state.locks.get(&self.path) == Some(&self.holder) {
+            state.locks.remove(&self.path);
+        }
     }
 }
 
@@ -360,7 +400,7 @@ fn position(offset: u64) -> io::Result<usize> {
 
 impl DiskFile for SimFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let state = self.disk.lock();
+        let state = self.disk.state();
         state.alive()?;
         let content = &state.inodes[self.inode].cached;
         let rest = content.get(position(offset)?..).unwrap_or_default();
@@ -372,7 +412,7 @@ impl DiskFile for SimFile {
     fn write_all_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check_writable()?;
         let start = position(offset)?;
-        let mut guard = self.disk.lock();
+        let mut guard = self.disk.state();
         let state = &mut *guard;
         let dying = state.change()?;
         let mut fits = data.len();
@@ -391,7 +431,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut guard = self.disk.lock();
+        let mut guard = self.disk.state();
         let state = &mut *guard;
         let dying = state.change()?;
         let number = state.syncs;
@@ -407,7 +447,7 @@ impl DiskFile for SimFile {
     }
 
     fn size_bytes(&self) -> io::Result<u64> {
-        let state = self.disk.lock();
+        let state = self.disk.state();
         state.alive()?;
         Ok(state.inodes[self.inode].cached.len() as u64)
     }
@@ -415,7 +455,7 @@ impl DiskFile for SimFile {
     fn set_size(&self, size_bytes: u64) -> io::Result<()> {
         self.check_writable()?;
         let size = position(size_bytes)?;
-        let mut state = self.disk.lock();
+        let mut state = self.disk.state();
         let dying = state.change()?;
         state.inodes[self.inode].resize(size);
         finish(dying)

@@ -105,7 +105,15 @@ fn a_wiped_first_server_does_not_found_a_second_cluster() {
     let text = refused(&scenario, &mut again, 1);
     contains(&text, &["--server https://"]);
 
-    // The way out that the message names works once the dead member is gone.
+    // The way out that the message names works once the cluster has noticed the loss.
+    trivet_harness::wait_for("the loss to be noticed", STEP, || {
+        scenario.cluster.status(2).is_ok_and(|status| {
+            status["members"].as_array().is_some_and(|members| {
+                members.iter().any(|m| m["node"] == "server-1" && m["reachable"] == false)
+            })
+        })
+    })
+    .unwrap();
     let mut rejoin = scenario.cluster.server_command(1);
     rejoin.args(["--server", &scenario.cluster.url(2)]);
     scenario.cluster.start(1, &mut rejoin).unwrap();

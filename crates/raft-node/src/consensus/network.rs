@@ -224,6 +224,11 @@ impl RaftNetworkV2<C> for PeerClient {
         let deadline = self.context.append_deadline;
         let this: &PeerClient = self;
         Box::pin(async move {
+            // The library paces its retries by holding the first request back. Connecting before
+            // there is one would try a dead peer again and again without any pause.
+            let Some(first) = input.next().await else {
+                return Ok(stream::empty().boxed());
+            };
             // The library's input holds a lock while it is being polled. It is polled here, and
             // dropped the moment the answers are: a transport may keep its end for longer.
             let (send, receive) = mpsc::channel(APPEND_QUEUE);
@@ -236,11 +241,13 @@ impl RaftNetworkV2<C> for PeerClient {
             };
             let sent = inflight.clone();
             tokio::spawn(stop.run_until_cancelled_owned(async move {
-                while let Some(request) = input.next().await {
+                let mut next = Some(first);
+                while let Some(request) = next {
                     lock(&sent).push_back((Instant::now(), request.prev_log_id.is_some()));
                     if send.send(pump.append_request(&request)).await.is_err() {
                         break;
                     }
+                    next = input.next().await;
                 }
             }));
             let requests = ReceiverStream::new(receive).boxed();

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use trivet_env::{Disk, DiskFile, OpenMode};
+use trivet_env::{Disk, DiskFile, DiskLock, OpenMode};
 use trivet_sim::SimDisk;
 use trivet_wal::Wal;
 
@@ -41,6 +41,9 @@ impl Disk for Hooked {
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.0.sync_dir(path)
+    }
+    fn lock(&self, path: &Path) -> io::Result<DiskLock> {
+        self.0.lock(path)
     }
 }
 
