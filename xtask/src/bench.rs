@@ -29,13 +29,24 @@ enum What {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let What::Store { scratch, rest } = &options.what;
-    build::run(build::cargo().args(["build", "--release", "--locked", "-p", "trivet-store-etcd", "--example", "store"]))?;
+    build::run(build::cargo().args([
+        "build",
+        "--release",
+        "--locked",
+        "-p",
+        "trivet-store-etcd",
+        "--example",
+        "store",
+    ]))?;
     build::run(build::cargo().args(["build", "--release", "--locked", "-p", "trivet-bench"]))?;
     let scratch = scratch
         .clone()
         .unwrap_or_else(|| build::target_dir().join(format!("bench-{}", std::process::id())));
     if scratch.exists() {
-        bail!("{} exists; the benchmark wants a directory of its own", scratch.display());
+        bail!(
+            "{} exists; the benchmark wants a directory of its own",
+            scratch.display()
+        );
     }
     std::fs::create_dir_all(&scratch)?;
     let release = build::target_dir().join("release");

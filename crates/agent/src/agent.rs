@@ -116,7 +116,10 @@ impl Agent {
             None => (config.server_url.clone(), None),
             Some(balancer) => {
                 let listen = balancer.local_addr();
-                (format!("https://127.0.0.1:{}", listen.port()), Some(listen.to_string()))
+                (
+                    format!("https://127.0.0.1:{}", listen.port()),
+                    Some(listen.to_string()),
+                )
             }
         };
         let shared = Arc::new(Shared {
@@ -246,7 +249,7 @@ async fn follow_servers(shared: Arc<Shared>, api: Api) {
         return;
     };
     let update = |addresses: Vec<String>| {
-        if let Err(error) = balancer.update(addresses) {
+        if let Err(error) = balancer.update(&addresses) {
             tracing::warn!(%error, "the load balancer's state file cannot be written");
         }
     };

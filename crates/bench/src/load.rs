@@ -81,7 +81,11 @@ where
         latencies.extend(task.await??);
     }
     let elapsed = start.elapsed();
-    Ok(summary(latencies, elapsed, peer.cpu_time().saturating_sub(cpu_before)))
+    Ok(summary(
+        latencies,
+        elapsed,
+        peer.cpu_time().saturating_sub(cpu_before),
+    ))
 }
 
 /// Sums up latencies.
@@ -89,7 +93,10 @@ pub(crate) fn summary(mut latencies: Vec<Duration>, elapsed: Duration, cpu: Dura
     latencies.sort_unstable();
     let at = |share: f64| {
         let place = (latencies.len() as f64 * share) as usize;
-        latencies.get(place.min(latencies.len().saturating_sub(1))).copied().unwrap_or_default()
+        latencies
+            .get(place.min(latencies.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or_default()
     };
     let count = latencies.len().max(1) as f64;
     Measured {

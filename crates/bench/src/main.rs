@@ -55,7 +55,10 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: {error}");
@@ -86,15 +89,26 @@ async fn run(options: &Options) -> Result<()> {
             peer.name(),
             options.keys,
             loaded.as_secs_f64(),
-            peer.resident_mib().iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+            peer.resident_mib()
+                .iter()
+                .map(u64::to_string)
+                .collect::<Vec<_>>()
+                .join(", ")
         );
     }
-    let resident: Vec<u64> =
-        peers.iter().map(|peer| peer.resident_mib().into_iter().max().unwrap_or(0)).collect();
+    let resident: Vec<u64> = peers
+        .iter()
+        .map(|peer| peer.resident_mib().into_iter().max().unwrap_or(0))
+        .collect();
 
     let rows: Vec<Row> = rows::all()
         .into_iter()
-        .filter(|row| options.only.as_ref().is_none_or(|text| row.name().contains(text.as_str())))
+        .filter(|row| {
+            options
+                .only
+                .as_ref()
+                .is_none_or(|text| row.name().contains(text.as_str()))
+        })
         .collect();
     let length = Duration::from_secs_f64(options.seconds);
     let mut table = Table::new(peers.iter().map(|peer| peer.name().to_owned()).collect());
@@ -107,7 +121,8 @@ async fn run(options: &Options) -> Result<()> {
             }
             for index in order {
                 let result = row.measure(&peers[index], length, options.keys).await;
-                let result = result.with_context(|| format!("{} on {}", row.name(), peers[index].name()))?;
+                let result =
+                    result.with_context(|| format!("{} on {}", row.name(), peers[index].name()))?;
                 println!(
                     "round {}  {:<28} {:<8} {:>9.0} /s  p50 {:>8.2} ms  p99 {:>8.2} ms  {:>7.1} us CPU/op",
                     round + 1,

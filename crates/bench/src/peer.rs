@@ -29,7 +29,11 @@ const START: Duration = Duration::from_secs(30);
 impl Peer {
     pub(crate) async fn start(kind: PeerKind, binary: &Path, scratch: &Path) -> Result<Self> {
         let subnet = Subnet::fresh();
-        let mut peer = Self { kind, members: Vec::new(), endpoints: Vec::new() };
+        let mut peer = Self {
+            kind,
+            members: Vec::new(),
+            endpoints: Vec::new(),
+        };
         for number in MEMBERS {
             let mut command = Command::new(binary);
             let dir = scratch.join(format!("{}-{number}", kind.name()));
@@ -40,7 +44,8 @@ impl Peer {
             }
             let log = scratch.join(format!("{}-{number}.log", kind.name()));
             peer.members.push(Process::start(&mut command, &log)?);
-            peer.endpoints.push(format!("{}:2379", subnet.address(number)));
+            peer.endpoints
+                .push(format!("{}:2379", subnet.address(number)));
             // Our members join a running cluster, one after the other; etcd's start together.
             if kind == PeerKind::Ours {
                 peer.wait(usize::from(number) - 1).await?;
@@ -64,7 +69,11 @@ impl Peer {
                 return Ok(());
             }
             if start.elapsed() > START {
-                bail!("{} takes no writes on {}: {log}", self.name(), self.endpoints[place]);
+                bail!(
+                    "{} takes no writes on {}: {log}",
+                    self.name(),
+                    self.endpoints[place]
+                );
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -79,14 +88,21 @@ impl Peer {
         let mut clients = Vec::new();
         for number in 0..count {
             let endpoint = &self.endpoints[number % self.endpoints.len()];
-            clients.push(Client::connect(endpoint).await.with_context(|| endpoint.clone())?);
+            clients.push(
+                Client::connect(endpoint)
+                    .await
+                    .with_context(|| endpoint.clone())?,
+            );
         }
         Ok(clients)
     }
 
     /// Resident memory of each member in MiB.
     pub(crate) fn resident_mib(&self) -> Vec<u64> {
-        self.members.iter().map(|member| member.resident_kib().unwrap_or(0) / 1024).collect()
+        self.members
+            .iter()
+            .map(|member| member.resident_kib().unwrap_or(0) / 1024)
+            .collect()
     }
 
     /// Processor time of all members.
@@ -112,20 +128,28 @@ fn ours(command: &mut Command, subnet: Subnet, number: u8, tls_dir: &Path) {
         .arg("--tls-dir")
         .arg(tls_dir);
     if number != MEMBERS[0] {
-        command.args(["--join", &format!("https://{}:2380", subnet.address(MEMBERS[0]))]);
+        command.args([
+            "--join",
+            &format!("https://{}:2380", subnet.address(MEMBERS[0])),
+        ]);
     }
 }
 
 fn etcd(command: &mut Command, subnet: Subnet, number: u8) {
     let address = subnet.address(number);
-    let initial: Vec<String> =
-        MEMBERS.iter().map(|&n| format!("m{n}=http://{}:2380", subnet.address(n))).collect();
+    let initial: Vec<String> = MEMBERS
+        .iter()
+        .map(|&n| format!("m{n}=http://{}:2380", subnet.address(n)))
+        .collect();
     command
         .args(["--name", &format!("m{number}")])
         .args(["--listen-client-urls", &format!("http://{address}:2379")])
         .args(["--advertise-client-urls", &format!("http://{address}:2379")])
         .args(["--listen-peer-urls", &format!("http://{address}:2380")])
-        .args(["--initial-advertise-peer-urls", &format!("http://{address}:2380")])
+        .args([
+            "--initial-advertise-peer-urls",
+            &format!("http://{address}:2380"),
+        ])
         .args(["--initial-cluster", &initial.join(",")])
         .args(["--initial-cluster-state", "new"])
         .args(["--quota-backend-bytes", "8589934592"])
@@ -135,8 +159,14 @@ fn etcd(command: &mut Command, subnet: Subnet, number: u8) {
 async fn write(endpoint: &str) -> Result<()> {
     let attempt = async {
         let client = Client::connect(endpoint).await?;
-        client.maintenance().status(StatusRequest::default()).await?;
-        let put = PutRequest { key: "probe".into(), ..PutRequest::default() };
+        client
+            .maintenance()
+            .status(StatusRequest::default())
+            .await?;
+        let put = PutRequest {
+            key: "probe".into(),
+            ..PutRequest::default()
+        };
         client.kv().put(put).await?;
         anyhow::Ok(())
     };

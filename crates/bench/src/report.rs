@@ -16,14 +16,22 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(peers: Vec<String>) -> Self {
-        Self { peers, order: Vec::new(), rows: BTreeMap::new(), resident_mib: Vec::new() }
+        Self {
+            peers,
+            order: Vec::new(),
+            rows: BTreeMap::new(),
+            resident_mib: Vec::new(),
+        }
     }
 
     pub(crate) fn add(&mut self, row: String, peer: usize, measured: Measured) {
         if !self.order.contains(&row) {
             self.order.push(row.clone());
         }
-        self.rows.entry(row).or_insert_with(|| vec![Vec::new(); self.peers.len()])[peer].push(measured);
+        self.rows
+            .entry(row)
+            .or_insert_with(|| vec![Vec::new(); self.peers.len()])[peer]
+            .push(measured);
     }
 
     /// Largest member's memory after loading, by peer.
@@ -48,7 +56,10 @@ impl Table {
 
     pub(crate) fn print(&self) {
         println!("\nmedians over the rounds; ratio = first / second");
-        println!("{:<28} {:<8} {:>10} {:>9} {:>9} {:>11}", "", "", "per second", "p50 ms", "p99 ms", "CPU us/op");
+        println!(
+            "{:<28} {:<8} {:>10} {:>9} {:>9} {:>11}",
+            "", "", "per second", "p50 ms", "p99 ms", "CPU us/op"
+        );
         for row in &self.order {
             for (place, name) in self.peers.iter().enumerate() {
                 let m = self.median(row, place);
@@ -69,7 +80,10 @@ impl Table {
                 );
             }
         }
-        println!("RSS of the largest member after loading (MiB): {:?}", self.resident_mib);
+        println!(
+            "RSS of the largest member after loading (MiB): {:?}",
+            self.resident_mib
+        );
     }
 
     fn ratio(&self, row: &str) -> Option<Measured> {

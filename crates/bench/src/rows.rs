@@ -33,30 +33,59 @@ pub(crate) fn all() -> Vec<Row> {
         Row::Put { clients: 1 },
         Row::Put { clients: 100 },
         Row::Put { clients: 1000 },
-        Row::Point { clients: 100, serializable: false },
-        Row::Point { clients: 100, serializable: true },
-        Row::Range { clients: 10, serializable: false },
-        Row::Range { clients: 10, serializable: true },
+        Row::Point {
+            clients: 100,
+            serializable: false,
+        },
+        Row::Point {
+            clients: 100,
+            serializable: true,
+        },
+        Row::Range {
+            clients: 10,
+            serializable: false,
+        },
+        Row::Range {
+            clients: 10,
+            serializable: true,
+        },
         Row::Watch { watchers: 1000 },
     ]
 }
 
 impl Row {
     pub(crate) fn name(&self) -> String {
-        let kind = |serializable: bool| if serializable { "serializable" } else { "linearizable" };
+        let kind = |serializable: bool| {
+            if serializable {
+                "serializable"
+            } else {
+                "linearizable"
+            }
+        };
         match self {
             Self::Put { clients } => format!("put 1 KiB x{clients}"),
-            Self::Point { clients, serializable } => {
+            Self::Point {
+                clients,
+                serializable,
+            } => {
                 format!("get {} x{clients}", kind(*serializable))
             }
-            Self::Range { clients, serializable } => {
+            Self::Range {
+                clients,
+                serializable,
+            } => {
                 format!("range 500 {} x{clients}", kind(*serializable))
             }
             Self::Watch { watchers } => format!("watch fan-out x{watchers}"),
         }
     }
 
-    pub(crate) async fn measure(&self, peer: &Peer, length: Duration, keys: u64) -> Result<Measured> {
+    pub(crate) async fn measure(
+        &self,
+        peer: &Peer,
+        length: Duration,
+        keys: u64,
+    ) -> Result<Measured> {
         match *self {
             Self::Put { clients } => {
                 load::run(peer, clients, length, move |client, number| async move {
@@ -70,7 +99,10 @@ impl Row {
                 })
                 .await
             }
-            Self::Point { clients, serializable } => {
+            Self::Point {
+                clients,
+                serializable,
+            } => {
                 load::run(peer, clients, length, move |client, number| async move {
                     let request = RangeRequest {
                         key: load::key(number.wrapping_mul(7919) % keys).into(),
@@ -85,7 +117,10 @@ impl Row {
                 })
                 .await
             }
-            Self::Range { clients, serializable } => {
+            Self::Range {
+                clients,
+                serializable,
+            } => {
                 load::run(peer, clients, length, move |client, number| async move {
                     let group = number.wrapping_mul(31) % (keys / 500).max(1);
                     let request = RangeRequest {
@@ -125,10 +160,16 @@ async fn watch(peer: &Peer, watchers: usize, length: Duration) -> Result<Measure
                 range_end: format!("watched/{}0", std::process::id()).into(),
                 ..WatchCreateRequest::default()
             };
-            let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+            let request = WatchRequest {
+                request_union: Some(RequestUnion::CreateRequest(create)),
+            };
             requests.send(request).await?;
         }
-        let mut stream = client.watch().watch(ReceiverStream::new(receiver)).await?.into_inner();
+        let mut stream = client
+            .watch()
+            .watch(ReceiverStream::new(receiver))
+            .await?
+            .into_inner();
         for _ in 0..count {
             let created = stream.message().await?.context("the watch stream ended")?;
             if !created.created || created.canceled {
@@ -140,9 +181,10 @@ async fn watch(peer: &Peer, watchers: usize, length: Duration) -> Result<Measure
         readers.push(tokio::spawn(async move {
             while let Ok(Some(response)) = stream.message().await {
                 for event in &response.events {
-                    let number = event.kv.as_ref().and_then(|kv| {
-                        std::str::from_utf8(&kv.value).ok()?.parse::<u64>().ok()
-                    });
+                    let number = event
+                        .kv
+                        .as_ref()
+                        .and_then(|kv| std::str::from_utf8(&kv.value).ok()?.parse::<u64>().ok());
                     if let Some(number) = number
                         && seen.send((number, Instant::now())).await.is_err()
                     {
@@ -168,14 +210,21 @@ async fn watch(peer: &Peer, watchers: usize, length: Duration) -> Result<Measure
         writer.kv().put(put).await?;
         for _ in 0..watchers {
             let arrival = tokio::time::timeout(Duration::from_secs(20), arrivals.recv());
-            let (seen, at) = arrival.await.context("an event is missing")?.context("all watches ended")?;
+            let (seen, at) = arrival
+                .await
+                .context("an event is missing")?
+                .context("all watches ended")?;
             if seen != number {
                 bail!("saw write {seen} while waiting for {number}: lost or doubled");
             }
             latencies.push(at.saturating_duration_since(began));
         }
     }
-    let measured = load::summary(latencies, start.elapsed(), peer.cpu_time().saturating_sub(cpu_before));
+    let measured = load::summary(
+        latencies,
+        start.elapsed(),
+        peer.cpu_time().saturating_sub(cpu_before),
+    );
     for reader in readers {
         reader.abort();
     }

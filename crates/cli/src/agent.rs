@@ -9,7 +9,7 @@ use crate::args::AgentArgs;
 use crate::failure::Failure;
 use crate::{logging, node, paths, signals};
 
-pub(crate) fn run(args: AgentArgs, shown_arguments: Vec<String>) -> Result<(), Failure> {
+pub(crate) fn run(args: &AgentArgs, shown_arguments: Vec<String>) -> Result<(), Failure> {
     logging::install(&args.log).map_err(Failure::other)?;
     node::warn_tolerated(&args.tolerated);
     let server_url = args.join.server.clone().ok_or_else(|| {
@@ -34,12 +34,12 @@ pub(crate) fn run(args: AgentArgs, shown_arguments: Vec<String>) -> Result<(), F
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|error| Failure::other(error.into()))?;
+        .map_err(Failure::other)?;
     runtime.block_on(serve(config, env))
 }
 
 async fn serve(config: AgentConfig, env: Env) -> Result<(), Failure> {
-    let stop = signals::stop_token().map_err(|error| Failure::other(error.into()))?;
+    let stop = signals::stop_token().map_err(Failure::other)?;
     tracing::info!(node = %config.node.name, server = %config.server_url, "starting an agent");
     let agent = tokio::select! {
         started = Agent::start(config, env) => started?,

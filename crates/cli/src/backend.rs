@@ -17,5 +17,7 @@ pub(crate) fn chosen(kind: DatastoreKind) -> Arc<dyn Backend> {
 
 /// Every backend: each recognises its own data, whichever is chosen.
 pub(crate) fn all() -> Vec<Arc<dyn Backend>> {
-    [DatastoreKind::Etcd, DatastoreKind::Memory].map(chosen).into()
+    [DatastoreKind::Etcd, DatastoreKind::Memory]
+        .map(chosen)
+        .into()
 }

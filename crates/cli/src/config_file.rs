@@ -74,16 +74,20 @@ pub(crate) enum Error {
 /// program name first; lines of commands without a `--config` flag come back unchanged.
 pub(crate) fn expand(
     command: &Command,
-    arguments: Vec<OsString>,
+    arguments: &[OsString],
     environment_path: Option<OsString>,
 ) -> Result<Vec<OsString>, Error> {
     let Some(subcommand) = arguments
         .get(1)
         .and_then(|name| name.to_str())
         .and_then(|name| command.find_subcommand(name))
-        .filter(|subcommand| subcommand.get_arguments().any(|arg| arg.get_id() == "config"))
+        .filter(|subcommand| {
+            subcommand
+                .get_arguments()
+                .any(|arg| arg.get_id() == "config")
+        })
     else {
-        return Ok(arguments);
+        return Ok(arguments.to_vec());
     };
     let named = named_path(&arguments[2..]).or(environment_path.filter(|path| !path.is_empty()));
     let (path, must_exist) = match named {
@@ -119,8 +123,12 @@ pub(crate) fn expand(
 
 /// `--key=value`; single letters are short flags, which take their value attached.
 fn flag(key: &str, value: &str) -> OsString {
-    if key.chars().count() == 1 { format!("-{key}{value}") } else { format!("--{key}={value}") }
-        .into()
+    if key.chars().count() == 1 {
+        format!("-{key}{value}")
+    } else {
+        format!("--{key}={value}")
+    }
+    .into()
 }
 
 /// The value of `--config` or `-c`, the last one if there are several.
@@ -128,7 +136,9 @@ fn named_path(arguments: &[OsString]) -> Option<OsString> {
     let mut found = None;
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
-        let Some(text) = argument.to_str() else { continue };
+        let Some(text) = argument.to_str() else {
+            continue;
+        };
         if text == "--config" || text == "-c" {
             found = rest.next().cloned();
         } else if let Some(value) = text.strip_prefix("--config=") {
@@ -147,12 +157,25 @@ fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(Error::Read { path: directory, source }),
+        Err(source) => {
+            return Err(Error::Read {
+                path: directory,
+                source,
+            });
+        }
     };
     let mut files = Vec::new();
     for entry in entries {
-        let file = entry.map_err(|source| Error::Read { path: directory.clone(), source })?.path();
-        if matches!(file.extension().and_then(OsStr::to_str), Some("yaml" | "yml")) {
+        let file = entry
+            .map_err(|source| Error::Read {
+                path: directory.clone(),
+                source,
+            })?
+            .path();
+        if matches!(
+            file.extension().and_then(OsStr::to_str),
+            Some("yaml" | "yml")
+        ) {
             files.push(file);
         }
     }
@@ -166,7 +189,10 @@ struct Settings(BTreeMap<String, Vec<String>>);
 
 impl Settings {
     fn read(&mut self, path: &Path, command: &Command, subcommand: &Command) -> Result<(), Error> {
-        let read = |source| Error::Read { path: path.to_owned(), source };
+        let read = |source| Error::Read {
+            path: path.to_owned(),
+            source,
+        };
         if fs::metadata(path).map_err(read)?.len() > SIZE_LIMIT_BYTES {
             return Err(Error::Syntax {
                 path: path.to_owned(),
@@ -192,8 +218,11 @@ impl Settings {
         if !has_content {
             return Ok(());
         }
-        let document: BTreeMap<String, Spanned<Value>> = serde_saphyr::from_str(text)
-            .map_err(|error| Error::Syntax { path: path.to_owned(), message: error.to_string() })?;
+        let document: BTreeMap<String, Spanned<Value>> =
+            serde_saphyr::from_str(text).map_err(|error| Error::Syntax {
+                path: path.to_owned(),
+                message: error.to_string(),
+            })?;
         for (raw_key, entry) in document {
             let line = entry.referenced.line();
             let (key, append) = match raw_key.strip_suffix('+') {
@@ -228,7 +257,9 @@ impl Settings {
 fn canonical_key(subcommand: &Command, key: &str) -> Option<String> {
     let argument = subcommand.get_arguments().find(|argument| {
         argument.get_long() == Some(key)
-            || argument.get_short().is_some_and(|short| key.chars().eq([short]))
+            || argument
+                .get_short()
+                .is_some_and(|short| key.chars().eq([short]))
     })?;
     match argument.get_long() {
         // A settings file that names its own path would be a circle.
@@ -252,12 +283,17 @@ fn is_given(subcommand: &Command, key: &str, arguments: &[OsString]) -> bool {
         .find(|argument| argument.get_long() == Some(key))
         .and_then(|argument| argument.get_short())
         .map(|short| format!("-{short}"));
-    arguments.iter().filter_map(|argument| argument.to_str()).any(|argument| {
-        argument.strip_prefix(&long).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
-            || short
-                .as_ref()
-                .is_some_and(|short| !argument.starts_with("--") && argument.starts_with(short))
-    })
+    arguments
+        .iter()
+        .filter_map(|argument| argument.to_str())
+        .any(|argument| {
+            argument
+                .strip_prefix(&long)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+                || short
+                    .as_ref()
+                    .is_some_and(|short| !argument.starts_with("--") && argument.starts_with(short))
+        })
 }
 
 /// A value as the texts of one or more flags.
@@ -307,7 +343,10 @@ fn hint(command: &Command, subcommand: &Command, key: &str) -> String {
     });
     match other {
         Some(other) => {
-            format!("; it is a setting of `trivet {}`, not of this command", other.get_name())
+            format!(
+                "; it is a setting of `trivet {}`, not of this command",
+                other.get_name()
+            )
         }
         None => format!("; see `trivet {} --help`", subcommand.get_name()),
     }
@@ -328,8 +367,9 @@ fn distance(a: &str, b: &str) -> usize {
     for i in 1..=a.len() {
         for j in 1..=b.len() {
             let replaced = usize::from(a[i - 1] != b[j - 1]);
-            let mut best =
-                (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + replaced);
+            let mut best = (rows[i - 1][j] + 1)
+                .min(rows[i][j - 1] + 1)
+                .min(rows[i - 1][j - 1] + replaced);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 best = best.min(rows[i - 2][j - 2] + 1);
             }
@@ -358,8 +398,11 @@ mod tests {
     fn expand_in(path: &Path, cli: &[&str]) -> Result<Vec<String>, Error> {
         let mut arguments: Vec<OsString> = vec!["trivet".into(), "server".into()];
         arguments.extend(cli.iter().map(OsString::from));
-        let all = expand(&Cli::command(), arguments, Some(path.into()))?;
-        Ok(all.into_iter().map(|argument| argument.into_string().unwrap()).collect())
+        let all = expand(&Cli::command(), &arguments, Some(path.into()))?;
+        Ok(all
+            .into_iter()
+            .map(|argument| argument.into_string().unwrap())
+            .collect())
     }
 
     fn server(arguments: &[String]) -> crate::args::ServerArgs {
@@ -403,9 +446,16 @@ mod tests {
         fs::create_dir(dir.path().join("config.yaml.d")).unwrap();
         fs::write(&path, "tls-san: [a]\nnode-name: one\n").unwrap();
         fs::write(dir.path().join("config.yaml.d/20.yaml"), "tls-san+: c\n").unwrap();
-        fs::write(dir.path().join("config.yaml.d/10.yml"), "tls-san+: b\nnode-name: two\n")
-            .unwrap();
-        fs::write(dir.path().join("config.yaml.d/readme.txt"), "not: yaml: at all").unwrap();
+        fs::write(
+            dir.path().join("config.yaml.d/10.yml"),
+            "tls-san+: b\nnode-name: two\n",
+        )
+        .unwrap();
+        fs::write(
+            dir.path().join("config.yaml.d/readme.txt"),
+            "not: yaml: at all",
+        )
+        .unwrap();
         let server = server(&expand_in(&path, &[]).unwrap());
         assert_eq!(server.listener.tls_san, ["a", "b", "c"]);
         assert_eq!(server.node.node_name.as_deref(), Some("two"));
@@ -413,18 +463,27 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_refused_with_line_and_suggestion() {
-        let error = expanded("node-name: a\ntls-sna: b\n", &[]).unwrap_err().to_string();
+        let error = expanded("node-name: a\ntls-sna: b\n", &[])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("line 2"), "{error}");
         assert!(error.contains("did you mean \"tls-san\"?"), "{error}");
-        let error = expanded("cluster-reset: true\n", &[]).unwrap_err().to_string();
+        let error = expanded("cluster-reset: true\n", &[])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("not available yet"), "{error}");
-        let error = expanded("lb-bind-address: 127.0.0.1\n", &[]).unwrap_err().to_string();
+        let error = expanded("lb-bind-address: 127.0.0.1\n", &[])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("trivet agent"), "{error}");
     }
 
     #[test]
     fn missing_named_file_is_an_error_and_a_missing_default_is_not() {
-        assert!(matches!(expand_in(Path::new("/nowhere/x.yaml"), &[]), Err(Error::Read { .. })));
+        assert!(matches!(
+            expand_in(Path::new("/nowhere/x.yaml"), &[]),
+            Err(Error::Read { .. })
+        ));
         assert!(matches!(
             expand_in(Path::new("https://example.com/c.yaml"), &[]),
             Err(Error::Url(_))
@@ -433,8 +492,14 @@ mod tests {
 
     #[test]
     fn nested_values_and_non_maps_are_refused() {
-        assert!(matches!(expanded("token: {a: b}\n", &[]), Err(Error::Value { .. })));
-        assert!(matches!(expanded("- a\n- b\n", &[]), Err(Error::Syntax { .. })));
+        assert!(matches!(
+            expanded("token: {a: b}\n", &[]),
+            Err(Error::Value { .. })
+        ));
+        assert!(matches!(
+            expanded("- a\n- b\n", &[]),
+            Err(Error::Syntax { .. })
+        ));
         assert!(expanded("# only a comment\n", &[]).is_ok());
     }
 

@@ -15,12 +15,19 @@ pub(crate) struct Failure {
 impl Failure {
     /// Wrong flags, settings or environment: exit code 2.
     pub(crate) fn usage(error: impl fmt::Display) -> Self {
-        Self { message: error.to_string(), exit_code: 2 }
+        Self {
+            message: error.to_string(),
+            exit_code: 2,
+        }
     }
 
     /// Anything else: exit code 1, with every cause in the message.
-    pub(crate) fn other(error: anyhow::Error) -> Self {
-        Self { message: format!("{error:#}"), exit_code: 1 }
+    pub(crate) fn other(error: impl Into<anyhow::Error>) -> Self {
+        let error = error.into();
+        Self {
+            message: format!("{error:#}"),
+            exit_code: 1,
+        }
     }
 
     pub(crate) fn exit_code(&self) -> u8 {
@@ -31,7 +38,10 @@ impl Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let exit_code = error.exit_code();
-        Self { message: chain(&error), exit_code }
+        Self {
+            message: chain(&error),
+            exit_code,
+        }
     }
 }
 
@@ -42,7 +52,10 @@ impl From<AgentError> for Failure {
             AgentError::Identity(_) => 2,
             AgentError::Balancer { .. } => 1,
         };
-        Self { message: chain(&error), exit_code }
+        Self {
+            message: chain(&error),
+            exit_code,
+        }
     }
 }
 

@@ -19,7 +19,11 @@ const FILTER: &str = "warn,openraft=error,trivet=info,trivet_core=info,trivet_ap
 
 /// Installs the process's logger. Called once, before anything logs.
 pub(crate) fn install(args: &LogArgs) -> Result<()> {
-    let default = if args.debug { FILTER.replace("=info", "=debug") } else { FILTER.to_owned() };
+    let default = if args.debug {
+        FILTER.replace("=info", "=debug")
+    } else {
+        FILTER.to_owned()
+    };
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => {
             EnvFilter::try_new(&directives).with_context(|| format!("RUST_LOG={directives}"))?
@@ -52,7 +56,9 @@ fn subscribe<W>(format: LogFormat, filter: EnvFilter, writer: W, colours: bool)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
     match format {
         LogFormat::Human => builder.with_ansi(colours).with_target(false).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

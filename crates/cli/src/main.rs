@@ -28,7 +28,7 @@ use args::{Cli, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    match run(std::env::args_os().collect()) {
+    match run(&std::env::args_os().collect::<Vec<_>>()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {failure}");
@@ -37,11 +37,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
+fn run(arguments: &[OsString]) -> Result<(), Failure> {
     let command = Cli::command();
-    let expanded =
-        config_file::expand(&command, arguments.clone(), std::env::var_os("K3S_CONFIG_FILE"))
-            .map_err(Failure::usage)?;
+    let expanded = config_file::expand(&command, arguments, std::env::var_os("K3S_CONFIG_FILE"))
+        .map_err(Failure::usage)?;
     let matches = match command.try_get_matches_from(&expanded) {
         Ok(matches) => matches,
         // Help and version are not errors; everything else exits with 2 by clap's own rules.
@@ -50,8 +49,8 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     let cli = Cli::from_arg_matches(&matches).map_err(Failure::usage)?;
     let shown = node::masked_arguments(&expanded);
     match cli.command {
-        Command::Server(args) => server::run(*args, shown),
-        Command::Agent(args) => agent::run(*args, shown),
+        Command::Server(args) => server::run(&args, shown),
+        Command::Agent(args) => agent::run(&args, shown),
         Command::Status(args) => status::run(&args),
         Command::Member(args) => member::run(&args).map_err(Failure::other),
         Command::Token(args) => token::run(&args).map_err(Failure::other),
@@ -61,7 +60,7 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
             match io::stdout().write_all(&script) {
                 // A reader that has seen enough is no failure.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-                other => other.map_err(|error| Failure::other(error.into())),
+                other => other.map_err(Failure::other),
             }
         }
     }

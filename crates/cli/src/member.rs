@@ -6,7 +6,9 @@ use crate::args::{MemberArgs, MemberCommand};
 use crate::paths;
 
 pub(crate) fn run(args: &MemberArgs) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(answer(args))
 }
 
@@ -26,7 +28,9 @@ async fn answer(args: &MemberArgs) -> Result<()> {
                 .members
                 .iter()
                 .find(|found| found.name == *member || found.id == *member || found.node == *member)
-                .with_context(|| format!("there is no member {member:?}; see `trivet member list`"))?;
+                .with_context(|| {
+                    format!("there is no member {member:?}; see `trivet member list`")
+                })?;
             if found.reachable == Some(true) {
                 bail!("member {} is running; stop that server first", found.name);
             }

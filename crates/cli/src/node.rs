@@ -104,7 +104,10 @@ pub(crate) fn required_token(args: &JoinArgs) -> Result<Token, Failure> {
 pub(crate) fn warn_tolerated(args: &ToleratedArgs) {
     let given = args.given();
     if !given.is_empty() {
-        tracing::warn!(flags = given.join(" "), "accepted for compatibility, without effect");
+        tracing::warn!(
+            flags = given.join(" "),
+            "accepted for compatibility, without effect"
+        );
     }
 }
 
@@ -152,10 +155,19 @@ mod tests {
 
     #[test]
     fn secrets_are_masked_in_every_spelling() {
-        let arguments: Vec<OsString> =
-            ["trivet", "server", "--token", "s1", "--agent-token=s2", "-ts3", "-t", "s4", "--tls-san=x"]
-                .map(OsString::from)
-                .into();
+        let arguments: Vec<OsString> = [
+            "trivet",
+            "server",
+            "--token",
+            "s1",
+            "--agent-token=s2",
+            "-ts3",
+            "-t",
+            "s4",
+            "--tls-san=x",
+        ]
+        .map(OsString::from)
+        .into();
         let shown = masked_arguments(&arguments).join(" ");
         assert_eq!(
             shown,
@@ -168,7 +180,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         std::fs::write(&path, "filed\n").unwrap();
-        let found = secret("token", Some("typed"), Some(&path)).unwrap().unwrap();
+        let found = secret("token", Some("typed"), Some(&path))
+            .unwrap()
+            .unwrap();
         assert_eq!(found.expose(), "filed");
         assert!(secret("token", Some(" "), None).unwrap().is_none());
         assert!(secret("token", None, Some(Path::new("/nowhere"))).is_err());

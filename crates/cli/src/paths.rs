@@ -27,5 +27,7 @@ pub(crate) fn kubeconfig(given: Option<&Path>) -> PathBuf {
 }
 
 fn home() -> PathBuf {
-    env::var_os("HOME").filter(|home| !home.is_empty()).map_or_else(|| PathBuf::from("."), PathBuf::from)
+    env::var_os("HOME")
+        .filter(|home| !home.is_empty())
+        .map_or_else(|| PathBuf::from("."), PathBuf::from)
 }

@@ -26,15 +26,19 @@ struct Plan {
     env: Env,
 }
 
-pub(crate) fn run(args: ServerArgs, shown_arguments: Vec<String>) -> Result<(), Failure> {
+pub(crate) fn run(args: &ServerArgs, shown_arguments: Vec<String>) -> Result<(), Failure> {
     logging::install(&args.log).map_err(Failure::other)?;
     node::warn_tolerated(&args.tolerated);
-    let plan = plan(&args, shown_arguments)?;
+    let plan = plan(args, shown_arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(1, usize::from).clamp(2, WORKER_THREADS))
+        .worker_threads(
+            std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .clamp(2, WORKER_THREADS),
+        )
         .enable_all()
         .build()
-        .map_err(|error| Failure::other(error.into()))?;
+        .map_err(Failure::other)?;
     runtime.block_on(serve(plan))
 }
 
@@ -45,7 +49,10 @@ fn plan(args: &ServerArgs, shown_arguments: Vec<String>) -> Result<Plan, Failure
     check(args)?;
 
     let node = node::config(&args.node, &identity_dir, shown_arguments, &env)?;
-    let bind = args.listener.bind_address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let bind = args
+        .listener
+        .bind_address
+        .unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     let mut builder = ControlPlane::builder()
         .data_dir(&data_dir)
         .backend(backend::chosen(args.cluster.datastore))
@@ -73,8 +80,11 @@ fn plan(args: &ServerArgs, shown_arguments: Vec<String>) -> Result<Plan, Failure
         builder = builder.token(token);
     }
     let cluster = &args.cluster;
-    let agent_token =
-        node::secret("agent-token", cluster.agent_token.as_deref(), cluster.agent_token_file.as_deref())?;
+    let agent_token = node::secret(
+        "agent-token",
+        cluster.agent_token.as_deref(),
+        cluster.agent_token_file.as_deref(),
+    )?;
     if let Some(token) = agent_token {
         builder = builder.agent_token(token);
     }
@@ -110,7 +120,7 @@ fn check(args: &ServerArgs) -> Result<(), Failure> {
 }
 
 async fn serve(plan: Plan) -> Result<(), Failure> {
-    let stop = signals::stop_token().map_err(|error| Failure::other(error.into()))?;
+    let stop = signals::stop_token().map_err(Failure::other)?;
     let control_plane = plan.control_plane.build().map_err(Failure::usage)?;
     let running = tokio::select! {
         started = control_plane.start() => started?,
@@ -158,7 +168,9 @@ async fn start_agent(running: &Running, config: AgentConfig, env: Env) -> Result
 }
 
 fn advertised(args: &ServerArgs) -> Option<IpAddr> {
-    args.listener.advertise_address.or_else(|| args.node.node_external_ip.first().copied())
+    args.listener
+        .advertise_address
+        .or_else(|| args.node.node_external_ip.first().copied())
 }
 
 fn settings(args: &NetworkArgs) -> ClusterSettings {
@@ -174,7 +186,10 @@ fn settings(args: &NetworkArgs) -> ClusterSettings {
         disable_cloud_controller: args.disable_cloud_controller,
         disable_helm_controller: args.disable_helm_controller,
         disable_network_policy: args.disable_network_policy,
-        disable_service_lb: args.disable.iter().any(|component| component == "servicelb"),
+        disable_service_lb: args
+            .disable
+            .iter()
+            .any(|component| component == "servicelb"),
         embedded_registry: args.embedded_registry,
         supervisor_metrics: args.supervisor_metrics,
         // Refused by name in settings files and unknown as a flag until it does something.

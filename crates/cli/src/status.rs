@@ -13,14 +13,13 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::other(error.into()))?;
+        .map_err(Failure::other)?;
     let report = runtime
         .block_on(trivet_core::status(&data_dir, args.server.as_deref()))
-        .map_err(|error| Failure::other(error.into()))?;
+        .map_err(Failure::other)?;
     match args.output {
         OutputFormat::Json => {
-            let json = serde_json::to_string_pretty(&report)
-                .map_err(|error| Failure::other(error.into()))?;
+            let json = serde_json::to_string_pretty(&report).map_err(Failure::other)?;
             println!("{json}");
         }
         OutputFormat::Text => print!("{}", text(&report)),
@@ -45,10 +44,18 @@ fn text(report: &ClusterReport) -> String {
         report.revision,
         report.compact_revision,
         size(report.database_size_bytes),
-        if report.writable { "takes writes" } else { "REFUSES WRITES" }
+        if report.writable {
+            "takes writes"
+        } else {
+            "REFUSES WRITES"
+        }
     );
     if let Some(waiting) = &report.waiting {
-        let _ = writeln!(out, "waiting   {} (for {} s)", waiting.reason, waiting.since_seconds);
+        let _ = writeln!(
+            out,
+            "waiting   {} (for {} s)",
+            waiting.reason, waiting.since_seconds
+        );
     }
     if !report.members.is_empty() {
         members(&mut out, report);
@@ -65,14 +72,22 @@ fn members(out: &mut String, report: &ClusterReport) {
         .iter()
         .find(|member| member.leader)
         .map_or_else(|| "none".to_owned(), |member| member.name.clone());
-    let _ = writeln!(out, "cluster   {}, term {}, leader {leader}", report.cluster_id, report.term);
+    let _ = writeln!(
+        out,
+        "cluster   {}, term {}, leader {leader}",
+        report.cluster_id, report.term
+    );
     let survives = match report.tolerated_failures {
         Some(0) => "survives no further failure".to_owned(),
         Some(1) => "survives 1 further failure".to_owned(),
         Some(count) => format!("survives {count} further failures"),
         None => "how many failures it survives now is not known here".to_owned(),
     };
-    let _ = writeln!(out, "quorum    {} of {} voters; {survives}\n", report.quorum, report.voters);
+    let _ = writeln!(
+        out,
+        "quorum    {} of {} voters; {survives}\n",
+        report.quorum, report.voters
+    );
 
     let mut rows = vec![["MEMBER", "NAME", "ROLE", "STATE", "LAG", "PEER"].map(str::to_owned)];
     for member in &report.members {
@@ -87,15 +102,20 @@ fn members(out: &mut String, report: &ClusterReport) {
             member.name.clone(),
             member.role.clone(),
             state.to_owned(),
-            member.lag.map_or_else(|| "?".to_owned(), |lag| lag.to_string()),
+            member
+                .lag
+                .map_or_else(|| "?".to_owned(), |lag| lag.to_string()),
             member.peer_urls.join(","),
         ]);
     }
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..6).map(width).collect();
     for row in &rows {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         let _ = writeln!(out, "{}", cells.join("  ").trim_end());
     }
 }
@@ -108,7 +128,11 @@ fn size(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
 #[cfg(test)]
@@ -125,7 +149,10 @@ mod tests {
 
     #[test]
     fn a_store_without_quorum_says_so() {
-        let report = ClusterReport { backend: "etcd".into(), ..ClusterReport::default() };
+        let report = ClusterReport {
+            backend: "etcd".into(),
+            ..ClusterReport::default()
+        };
         let text = text(&report);
         assert!(text.contains("REFUSES WRITES"), "{text}");
         assert!(text.contains("not ready"), "{text}");

@@ -24,6 +24,8 @@ pub mod proto;
 mod service;
 pub mod state;
 mod store;
+#[doc(hidden)]
+pub mod testing;
 mod tls;
 
 pub use backend::{DEFAULT_WATCH_PROGRESS, DIR, EtcdBackend, NAME};

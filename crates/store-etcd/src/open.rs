@@ -1,12 +1,12 @@
 //! Opening a member: its directory, its node, its listeners.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use trivet_datastore::{ClusterStart, Effect, Error, Result};
-use trivet_env::Env;
+use trivet_env::{Disk, DiskLock, Env};
 use trivet_raft_node::{self as raft, NodeConfig, Peer, RaftNode, StartMode};
 
 use crate::backend::NAME;
@@ -19,11 +19,15 @@ use crate::limits::Timing;
 use crate::service::{Front, Listener};
 use crate::state::{self, StateConfig};
 use crate::store::EtcdStore;
+use crate::testing::Bench;
 use crate::tls;
 
 /// Where log and state lie below the store's directory.
 pub(crate) const RAFT_DIR: &str = "raft";
 const STATE_DIR: &str = "state";
+
+/// Locked as long as a member uses the directory. Its content means nothing.
+const LOCK_FILE: &str = "LOCK";
 
 /// How often a member tries to tell the cluster its own name and addresses.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(500);
@@ -100,46 +104,71 @@ impl StoreConfig {
 
 /// Opens a store: founds, joins or resumes, as [`StoreConfig::start`] says, and serves.
 ///
-/// Errors: `Invalid` when the settings or the directory's data do not allow it (nothing was
-/// started then), `Corrupt` for damaged data, `Unavailable` when an address is taken or no peer
+/// Errors: `Invalid` when the settings or the directory's data do not allow it, or another
+/// member uses the directory (nothing was started then), `Corrupt` for damaged data, `Unavailable` when an address is taken or no peer
 /// answers.
 pub async fn open(config: StoreConfig) -> Result<Arc<EtcdStore>> {
+    // The future is large; callers should not have to carry it.
+    Box::pin(open_on(config, None)).await
+}
+
+/// [`open`], on the simulated network of a test bench if there is one.
+pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Result<Arc<EtcdStore>> {
     let listeners = bind(&config).await?;
     let timing = Timing::new(config.election_timeout, config.watch_progress);
-    let (format, start) = claim(&config)?;
+    let (format, start, lock) = claim(&config)?;
     let joining = matches!(start, StartMode::Join { .. });
 
-    let state = StateConfig::new(config.env.clone(), config.dir.join(STATE_DIR));
+    let mut state = StateConfig::new(config.env.clone(), config.dir.join(STATE_DIR));
+    if let Some(bench) = bench {
+        state.limits = bench.limits;
+    }
     let (machine, shared) = state::open(state)
         .map_err(|error| Error::Corrupt(format!("the replicated state: {error}")))?;
-    let peers = match &config.peers {
-        Some(peers) => peers.clone(),
-        None => tls::alone(config.env.clock.wall())?,
-    };
-    let local = Peer {
+    let keeper = LeaseKeeper::new(config.env.clone(), shared.clone(), timing);
+    let mut local = Peer {
         id: format.member_id,
         name: config.member_name.clone(),
-        peer_url: peers.url,
+        peer_url: String::new(),
         client_url: config.client_url.clone(),
     };
-    let keeper = LeaseKeeper::new(config.env.clone(), shared.clone(), timing);
-    let node = RaftNode::start(
-        NodeConfig {
-            env: config.env.clone(),
-            dir: config.dir.join(RAFT_DIR),
-            local: local.clone(),
-            cluster_id: format.cluster_id,
-            listen: peers.listen,
-            server_tls: peers.server_tls,
-            client_tls: peers.client_tls,
-            heartbeat: config.heartbeat,
-            election_timeout: config.election_timeout,
-            start,
-        },
-        Box::new(machine),
-        keeper.clone(),
-    )
-    .await;
+    let node = match bench {
+        Some(bench) => {
+            local.peer_url = bench.url(&config.member_name);
+            let parts = raft::testing::Parts {
+                env: config.env.clone(),
+                dir: config.dir.join(RAFT_DIR),
+                local: local.clone(),
+                cluster_id: format.cluster_id,
+                heartbeat: config.heartbeat,
+                election_timeout: config.election_timeout,
+                start,
+                retention: bench.retention,
+            };
+            let machine = Box::new(machine);
+            raft::testing::start(parts, machine, keeper.clone(), &bench.network).await
+        }
+        None => {
+            let peers = match &config.peers {
+                Some(peers) => peers.clone(),
+                None => tls::alone(config.env.clock.wall())?,
+            };
+            local.peer_url = peers.url;
+            let node = NodeConfig {
+                env: config.env.clone(),
+                dir: config.dir.join(RAFT_DIR),
+                local: local.clone(),
+                cluster_id: format.cluster_id,
+                listen: peers.listen,
+                server_tls: peers.server_tls,
+                client_tls: peers.client_tls,
+                heartbeat: config.heartbeat,
+                election_timeout: config.election_timeout,
+                start,
+            };
+            RaftNode::start(node, Box::new(machine), keeper.clone()).await
+        }
+    };
     let node = match node {
         Ok(node) => node,
         Err(error) => {
@@ -149,6 +178,7 @@ pub async fn open(config: StoreConfig) -> Result<Arc<EtcdStore>> {
             return Err(Failure::Raft(error).into());
         }
     };
+    node.keep(lock);
     keeper.attach(&node);
 
     let engine = Engine::new(Parts {
@@ -174,8 +204,8 @@ pub async fn open(config: StoreConfig) -> Result<Arc<EtcdStore>> {
     Ok(Arc::new(EtcdStore::new(engine, addresses)))
 }
 
-/// Reads or makes the directory's `FORMAT`, and decides how the node starts.
-fn claim(config: &StoreConfig) -> Result<(Format, StartMode)> {
+/// Locks the directory, reads or makes its `FORMAT`, and decides how the node starts.
+fn claim(config: &StoreConfig) -> Result<(Format, StartMode, DiskLock)> {
     let disk = &*config.env.disk;
     let wanted = match &config.start {
         ClusterStart::Found => StartMode::Found,
@@ -184,6 +214,20 @@ fn claim(config: &StoreConfig) -> Result<(Format, StartMode)> {
         },
         ClusterStart::Resume => StartMode::Resume,
     };
+    let nothing = || {
+        Err(Error::Invalid(format!(
+            "there is no store in {}: nothing to resume from. Found a new cluster or join an existing one",
+            config.dir.display()
+        )))
+    };
+    if !disk.exists(&config.dir).map_err(|error| io(&error))? {
+        if wanted == StartMode::Resume {
+            return nothing();
+        }
+        disk.create_dir_all(&config.dir)
+            .map_err(|error| io(&error))?;
+    }
+    let lock = lock(disk, &config.dir)?;
     match Format::load(disk, &config.dir).map_err(|error| io(&error))? {
         Some(format) if format.backend != NAME => Err(Error::Invalid(format!(
             "{} belongs to the {} backend",
@@ -191,12 +235,12 @@ fn claim(config: &StoreConfig) -> Result<(Format, StartMode)> {
             format.backend
         ))),
         // A member that once was ready has data; if its log is gone, that is damage.
-        Some(format) if format.ready => Ok((format, StartMode::Resume)),
-        Some(format) => Ok((format, wanted)),
-        None if wanted == StartMode::Resume => Err(Error::Invalid(format!(
-            "there is no store in {}: nothing to resume from. Found a new cluster or join an existing one",
-            config.dir.display()
-        ))),
+        Some(format) if format.ready => Ok((format, StartMode::Resume, lock)),
+        Some(format) => {
+            sync_ancestors(disk, &config.dir).map_err(|error| io(&error))?;
+            Ok((format, wanted, lock))
+        }
+        None if wanted == StartMode::Resume => nothing(),
         None => {
             let random = || config.env.rng.next_u64().max(1);
             let joining = matches!(wanted, StartMode::Join { .. });
@@ -207,17 +251,47 @@ fn claim(config: &StoreConfig) -> Result<(Format, StartMode)> {
                 ready: false,
                 imported_from: None,
             };
-            disk.create_dir_all(&config.dir)
-                .map_err(|error| io(&error))?;
-            if let Some(parent) = config.dir.parent() {
-                disk.sync_dir(parent).map_err(|error| io(&error))?;
-            }
+            sync_ancestors(disk, &config.dir).map_err(|error| io(&error))?;
             format
                 .store(disk, &config.dir)
                 .map_err(|error| io(&error))?;
-            Ok((format, wanted))
+            Ok((format, wanted, lock))
         }
     }
+}
+
+fn lock(disk: &dyn Disk, dir: &Path) -> Result<DiskLock> {
+    let path = dir.join(LOCK_FILE);
+    disk.lock(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => Error::Invalid(format!(
+            "the store in {} is in use by another process (which holds a lock on {LOCK_FILE} there): stop it first, or give this one a data directory of its own",
+            dir.display()
+        )),
+        _ => io(&std::io::Error::new(
+            error.kind(),
+            format!("cannot lock {}: {error}", path.display()),
+        )),
+    })
+}
+
+/// Makes a new directory durable, wherever on the way to it a directory was created, be it by
+/// this process or by one that died before it got here.
+fn sync_ancestors(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
+    let ancestors = dir
+        .ancestors()
+        .skip(1)
+        .filter(|path| !path.as_os_str().is_empty());
+    for (distance, ancestor) in ancestors.enumerate() {
+        match disk.sync_dir(ancestor) {
+            Ok(()) => {}
+            // Not everything above is ours to open.
+            Err(error) if distance > 0 => {
+                tracing::debug!(%error, dir = %ancestor.display(), "not synced");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Takes back what [`claim`] wrote, if the cluster refused this member before the node wrote

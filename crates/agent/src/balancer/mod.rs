@@ -106,7 +106,7 @@ impl Balancer {
     /// list is ignored: a cluster without servers could not have told us.
     ///
     /// Connections to servers that left are closed, so that clients move on at once.
-    pub fn update(&self, addresses: Vec<String>) -> Result<(), StateError> {
+    pub fn update(&self, addresses: &[String]) -> Result<(), StateError> {
         if addresses.is_empty() {
             return Ok(());
         }
@@ -114,11 +114,11 @@ impl Balancer {
             let rng = self.shared.rng.clone();
             self.shared
                 .lock()
-                .replace(addresses.clone(), &mut |bound| below(rng.as_ref(), bound))
+                .replace(addresses.to_vec(), &mut |bound| below(rng.as_ref(), bound))
         };
         if changed {
             tracing::info!(servers = ?addresses, "the list of servers changed");
-            state::store(&self.shared.state_file, &self.shared.server_url, &addresses)?;
+            state::store(&self.shared.state_file, &self.shared.server_url, addresses)?;
         }
         Ok(())
     }
@@ -282,7 +282,7 @@ mod tests {
         let url = format!("https://{a}");
         let first = balancer(&url, &dir).await;
         assert_eq!(greeting(&first).await.0, "a");
-        first.update(vec![a.clone(), b.clone()]).unwrap();
+        first.update(&[a.clone(), b.clone()]).unwrap();
         task_a.abort();
         let _ = task_a.await;
         assert_eq!(greeting(&first).await.0, "b");
@@ -301,7 +301,7 @@ mod tests {
         let balancer = balancer(&format!("https://{a}"), &dir).await;
         let (name, mut socket) = greeting(&balancer).await;
         assert_eq!(name, "a");
-        balancer.update(vec![b]).unwrap();
+        balancer.update(&[b]).unwrap();
         let mut rest = Vec::new();
         let closed = tokio::time::timeout(Duration::from_secs(5), socket.read_to_end(&mut rest));
         closed.await.expect("the connection is closed").ok();
@@ -318,7 +318,7 @@ mod tests {
         let balancer = balancer(&format!("https://{a}"), &dir).await;
         assert_eq!(greeting(&balancer).await.0, "");
         let (b, _task_b) = greeter("b").await;
-        balancer.update(vec![b]).unwrap();
+        balancer.update(&[b]).unwrap();
         assert_eq!(greeting(&balancer).await.0, "b");
         balancer.shutdown().await;
     }

@@ -15,11 +15,15 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub(crate) use node::{AgentArgs, JoinArgs, LogArgs, LogFormat, NodeArgs};
 pub(crate) use server::{NetworkArgs, ServerArgs};
 pub(crate) use tolerated::{REFUSED, ToleratedArgs};
-pub(crate) use utility::{CompletionArgs, MemberArgs, MemberCommand, OutputFormat, StatusArgs, TokenArgs, TokenCommand};
+pub(crate) use utility::{
+    CompletionArgs, MemberArgs, MemberCommand, OutputFormat, StatusArgs, TokenArgs, TokenCommand,
+};
 
 /// The version that `--version` prints: ours, and the Kubernetes API level it speaks.
-pub(crate) const VERSION: &str =
-    concat!(env!("CARGO_PKG_VERSION"), " (Kubernetes API v1.35, K3s-compatible)");
+pub(crate) const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (Kubernetes API v1.35, K3s-compatible)"
+);
 
 /// A K3s-compatible, highly available Kubernetes control plane with its database inside.
 ///

@@ -40,7 +40,13 @@ pub(crate) enum LogFormat {
 pub(crate) struct JoinArgs {
     /// Secret that servers and agents join with: a password or the full K10… form. Prefer
     /// the environment or --token-file: command lines can be read by others.
-    #[arg(short = 't', long, env = "K3S_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        short = 't',
+        long,
+        env = "K3S_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
     pub(crate) token: Option<String>,
     /// File that holds the token; beats --token.
     #[arg(long, env = "K3S_TOKEN_FILE", value_name = "FILE")]
@@ -93,10 +99,20 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_delimiter = ',', value_name = "KEY[=VALUE]:EFFECT")]
     pub(crate) node_taint: Vec<String>,
     /// Port of the client-side load balancer on 127.0.0.1.
-    #[arg(long, env = "K3S_LB_SERVER_PORT", default_value_t = 6444, value_name = "PORT")]
+    #[arg(
+        long,
+        env = "K3S_LB_SERVER_PORT",
+        default_value_t = 6444,
+        value_name = "PORT"
+    )]
     pub(crate) lb_server_port: u16,
     /// Directory of the node's own password and identity.
-    #[arg(long, env = "TRIVET_NODE_DIR", value_name = "DIR", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "TRIVET_NODE_DIR",
+        value_name = "DIR",
+        hide_short_help = true
+    )]
     pub(crate) node_identity_dir: Option<PathBuf>,
 }
 
@@ -113,6 +129,11 @@ pub(crate) struct AgentArgs {
     #[command(flatten)]
     pub(crate) tolerated: ToleratedArgs,
     /// Local address the load balancer listens on.
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1", hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "IP",
+        default_value = "127.0.0.1",
+        hide_short_help = true
+    )]
     pub(crate) lb_bind_address: IpAddr,
 }

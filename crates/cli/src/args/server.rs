@@ -37,7 +37,12 @@ pub(crate) struct ClusterArgs {
     #[arg(long, env = "K3S_CLUSTER_INIT", value_parser = boolish(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide_default_value = true)]
     pub(crate) cluster_init: bool,
     /// Secret for agents only [default: the token].
-    #[arg(long, env = "K3S_AGENT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        long,
+        env = "K3S_AGENT_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
     pub(crate) agent_token: Option<String>,
     /// File that holds the agent token; beats --agent-token.
     #[arg(long, env = "K3S_AGENT_TOKEN_FILE", value_name = "FILE")]
@@ -53,7 +58,12 @@ pub(crate) struct ClusterArgs {
     #[arg(long, default_value_t = 600, value_name = "MS", value_parser = clap::value_parser!(u64).range(50..=100_000), hide_short_help = true)]
     pub(crate) election_timeout: u64,
     /// How long a first join tries to reach the server before it gives up, in seconds.
-    #[arg(long, default_value_t = 20, value_name = "SECONDS", hide_short_help = true)]
+    #[arg(
+        long,
+        default_value_t = 20,
+        value_name = "SECONDS",
+        hide_short_help = true
+    )]
     pub(crate) join_timeout: u64,
 }
 
@@ -62,7 +72,10 @@ impl std::fmt::Debug for ClusterArgs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ClusterArgs")
             .field("cluster_init", &self.cluster_init)
-            .field("agent_token", &self.agent_token.as_ref().map(|_| "********"))
+            .field(
+                "agent_token",
+                &self.agent_token.as_ref().map(|_| "********"),
+            )
             .field("agent_token_file", &self.agent_token_file)
             .field("datastore", &self.datastore)
             .finish_non_exhaustive()
@@ -96,10 +109,20 @@ pub(crate) struct ListenerArgs {
 #[command(next_help_heading = "Cluster network (the same on every server)")]
 pub(crate) struct NetworkArgs {
     /// Addresses for pods.
-    #[arg(long, value_delimiter = ',', default_value = "10.42.0.0/16", value_name = "CIDR")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "10.42.0.0/16",
+        value_name = "CIDR"
+    )]
     pub(crate) cluster_cidr: Vec<String>,
     /// Addresses for services.
-    #[arg(long, value_delimiter = ',', default_value = "10.43.0.0/16", value_name = "CIDR")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "10.43.0.0/16",
+        value_name = "CIDR"
+    )]
     pub(crate) service_cidr: Vec<String>,
     /// Address of the cluster's DNS service [default: the tenth of service-cidr].
     #[arg(long, value_name = "IP")]
@@ -150,6 +173,11 @@ pub(crate) struct OutputArgs {
     #[arg(short = 'o', long, env = "K3S_KUBECONFIG_OUTPUT", value_name = "FILE")]
     pub(crate) write_kubeconfig: Option<PathBuf>,
     /// Its mode, in octal.
-    #[arg(long, env = "K3S_KUBECONFIG_MODE", default_value = "0600", value_name = "MODE")]
+    #[arg(
+        long,
+        env = "K3S_KUBECONFIG_MODE",
+        default_value = "0600",
+        value_name = "MODE"
+    )]
     pub(crate) write_kubeconfig_mode: String,
 }

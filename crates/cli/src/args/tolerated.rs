@@ -59,7 +59,10 @@ impl ToleratedArgs {
     pub(crate) fn given(&self) -> Vec<&'static str> {
         [
             ("--docker", self.docker),
-            ("--container-runtime-endpoint", self.container_runtime_endpoint.is_some()),
+            (
+                "--container-runtime-endpoint",
+                self.container_runtime_endpoint.is_some(),
+            ),
             ("--pause-image", self.pause_image.is_some()),
             ("--snapshotter", self.snapshotter.is_some()),
             ("--private-registry", self.private_registry.is_some()),
@@ -69,10 +72,19 @@ impl ToleratedArgs {
             ("--kubelet-arg", !self.kubelet_arg.is_empty()),
             ("--kube-proxy-arg", !self.kube_proxy_arg.is_empty()),
             ("--kube-apiserver-arg", !self.kube_apiserver_arg.is_empty()),
-            ("--kube-controller-manager-arg", !self.kube_controller_manager_arg.is_empty()),
+            (
+                "--kube-controller-manager-arg",
+                !self.kube_controller_manager_arg.is_empty(),
+            ),
             ("--kube-scheduler-arg", !self.kube_scheduler_arg.is_empty()),
-            ("--service-node-port-range", self.service_node_port_range.is_some()),
-            ("--default-local-storage-path", self.default_local_storage_path.is_some()),
+            (
+                "--service-node-port-range",
+                self.service_node_port_range.is_some(),
+            ),
+            (
+                "--default-local-storage-path",
+                self.default_local_storage_path.is_some(),
+            ),
             ("--disable-scheduler", self.disable_scheduler),
             ("--disable-kube-proxy", self.disable_kube_proxy),
             ("--protect-kernel-defaults", self.protect_kernel_defaults),
@@ -88,14 +100,41 @@ impl ToleratedArgs {
 
 /// K3s flags that are not carried out yet and must not be ignored silently, with the reason.
 pub(crate) const REFUSED: &[(&str, &str)] = &[
-    ("cluster-reset", "resetting the membership is not available yet"),
-    ("cluster-reset-restore-path", "restoring snapshots is not available yet"),
-    ("datastore-endpoint", "external datastores are not available yet"),
-    ("datastore-cafile", "external datastores are not available yet"),
-    ("datastore-certfile", "external datastores are not available yet"),
-    ("datastore-keyfile", "external datastores are not available yet"),
-    ("secrets-encryption", "encryption of secrets at rest is not available yet"),
-    ("disable-etcd", "servers without a datastore member are not available yet"),
-    ("disable-apiserver", "servers without an API are not available yet"),
+    (
+        "cluster-reset",
+        "resetting the membership is not available yet",
+    ),
+    (
+        "cluster-reset-restore-path",
+        "restoring snapshots is not available yet",
+    ),
+    (
+        "datastore-endpoint",
+        "external datastores are not available yet",
+    ),
+    (
+        "datastore-cafile",
+        "external datastores are not available yet",
+    ),
+    (
+        "datastore-certfile",
+        "external datastores are not available yet",
+    ),
+    (
+        "datastore-keyfile",
+        "external datastores are not available yet",
+    ),
+    (
+        "secrets-encryption",
+        "encryption of secrets at rest is not available yet",
+    ),
+    (
+        "disable-etcd",
+        "servers without a datastore member are not available yet",
+    ),
+    (
+        "disable-apiserver",
+        "servers without an API are not available yet",
+    ),
     ("etcd-s3", "snapshots to S3 are not available yet"),
 ];

@@ -34,7 +34,13 @@ pub(crate) struct MemberArgs {
     #[command(subcommand)]
     pub(crate) command: MemberCommand,
     /// Data directory of the server on this machine; its certificate is used.
-    #[arg(short = 'd', long, global = true, env = "K3S_DATA_DIR", value_name = "DIR")]
+    #[arg(
+        short = 'd',
+        long,
+        global = true,
+        env = "K3S_DATA_DIR",
+        value_name = "DIR"
+    )]
     pub(crate) data_dir: Option<PathBuf>,
     /// Ask this server instead of the one recorded in the data directory.
     #[arg(short = 's', long, global = true, value_name = "URL")]

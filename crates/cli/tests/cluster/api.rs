@@ -28,10 +28,13 @@ impl Api {
         let chain = decode(&user["client-certificate-data"]);
         let key = String::from_utf8(decode(&user["client-key-data"])).unwrap();
         let identity = Identity::from_pem(&chain, &key).unwrap();
-        let tls =
-            trivet_pki::client_config(ServerTrust::Pinned(&ca), Some(&identity), ALPN_HTTP).unwrap();
-        let client =
-            Client::builder(url, tls).unwrap().request_timeout(timeout).build().unwrap();
+        let tls = trivet_pki::client_config(ServerTrust::Pinned(&ca), Some(&identity), ALPN_HTTP)
+            .unwrap();
+        let client = Client::builder(url, tls)
+            .unwrap()
+            .request_timeout(timeout)
+            .build()
+            .unwrap();
         Self { client }
     }
 
@@ -40,7 +43,11 @@ impl Api {
     }
 
     /// Creates a ConfigMap; answers its resourceVersion.
-    pub(crate) async fn create_config_map(&self, name: &str, value: &str) -> trivet_https::Result<u64> {
+    pub(crate) async fn create_config_map(
+        &self,
+        name: &str,
+        value: &str,
+    ) -> trivet_https::Result<u64> {
         let body = json!({
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -49,13 +56,21 @@ impl Api {
         });
         let created: Value = self
             .client
-            .send_json(Method::POST, "/api/v1/namespaces/default/configmaps", "application/json", &body)
+            .send_json(
+                Method::POST,
+                "/api/v1/namespaces/default/configmaps",
+                "application/json",
+                &body,
+            )
             .await?;
         Ok(revision(&created))
     }
 
     /// Names and resourceVersions of every ConfigMap in `default` whose name starts so.
-    pub(crate) async fn config_maps(&self, prefix: &str) -> trivet_https::Result<Vec<(String, u64)>> {
+    pub(crate) async fn config_maps(
+        &self,
+        prefix: &str,
+    ) -> trivet_https::Result<Vec<(String, u64)>> {
         let list = self.get("/api/v1/namespaces/default/configmaps").await?;
         Ok(list["items"]
             .as_array()
@@ -84,7 +99,9 @@ impl Api {
         let mut pending: Vec<u8> = Vec::new();
         let mut last = from;
         while let Some(Ok(frame)) = body.frame().await {
-            let Ok(data) = frame.into_data() else { continue };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
             pending.extend_from_slice(&data);
             while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = pending.drain(..=end).collect();
@@ -102,9 +119,15 @@ impl Api {
 }
 
 fn name(object: &Value) -> String {
-    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+    object["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn revision(object: &Value) -> u64 {
-    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
+    object["metadata"]["resourceVersion"]
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }

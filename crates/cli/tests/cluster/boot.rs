@@ -20,9 +20,20 @@ async fn boots_in_every_order() {
     scenario.three_servers();
     scenario.cluster.agent(4, 1).unwrap();
     let mut written = Vec::new();
-    let orders: [[u8; 3]; 6] = [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]];
+    let orders: [[u8; 3]; 6] = [
+        [1, 2, 3],
+        [1, 3, 2],
+        [2, 1, 3],
+        [2, 3, 1],
+        [3, 1, 2],
+        [3, 2, 1],
+    ];
     for (round, order) in orders.into_iter().enumerate() {
-        let api = Api::new(&scenario.cluster.kubeconfig(1), &scenario.cluster.url(order[0]), Duration::from_secs(10));
+        let api = Api::new(
+            &scenario.cluster.kubeconfig(1),
+            &scenario.cluster.url(order[0]),
+            Duration::from_secs(10),
+        );
         let name = format!("round-{round}");
         api.create_config_map(&name, "x").await.unwrap();
         written.push(name);
@@ -48,21 +59,45 @@ async fn boots_in_every_order() {
         let second = Instant::now();
         scenario.cluster.resume(order[1]).unwrap();
         wait_for("service after the second start", BACK, || {
-            scenario.cluster.status(order[0]).is_ok_and(|status| status["ready"] == true)
-                && scenario.cluster.status(order[1]).is_ok_and(|status| status["ready"] == true)
+            scenario
+                .cluster
+                .status(order[0])
+                .is_ok_and(|status| status["ready"] == true)
+                && scenario
+                    .cluster
+                    .status(order[1])
+                    .is_ok_and(|status| status["ready"] == true)
         })
         .unwrap_or_else(|error| panic!("{error}: {}", scenario.cluster.log_tail(order[0])));
-        println!("order {order:?}: back {:?} after the second start", second.elapsed());
+        println!(
+            "order {order:?}: back {:?} after the second start",
+            second.elapsed()
+        );
         tokio::time::sleep(GAP).await;
         scenario.cluster.resume(order[2]).unwrap();
         scenario.cluster.wait_ready(order[2], STEP).unwrap();
         for number in order {
-            assert!(scenario.cluster.node(number).unwrap().try_wait().is_none(), "server {number} ended");
-            let api = Api::new(&scenario.cluster.kubeconfig(1), &scenario.cluster.url(number), Duration::from_secs(10));
-            let names: Vec<String> =
-                api.config_maps("round-").await.unwrap().into_iter().map(|(name, _)| name).collect();
+            assert!(
+                scenario.cluster.node(number).unwrap().try_wait().is_none(),
+                "server {number} ended"
+            );
+            let api = Api::new(
+                &scenario.cluster.kubeconfig(1),
+                &scenario.cluster.url(number),
+                Duration::from_secs(10),
+            );
+            let names: Vec<String> = api
+                .config_maps("round-")
+                .await
+                .unwrap()
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect();
             assert_eq!(names, written, "through server {number}");
         }
     }
-    assert!(scenario.cluster.node(4).unwrap().try_wait().is_none(), "the agent ended");
+    assert!(
+        scenario.cluster.node(4).unwrap().try_wait().is_none(),
+        "the agent ended"
+    );
 }

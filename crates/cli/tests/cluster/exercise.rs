@@ -25,18 +25,30 @@ fn three_servers_and_an_agent_are_ready_through_every_server() {
         assert_eq!(member["role"], "voter", "{status:#}");
         let (node, suffix) = member["name"].as_str().unwrap().rsplit_once('-').unwrap();
         assert!(node.starts_with("server-"), "{status:#}");
-        assert!(suffix.len() == 8 && suffix.bytes().all(|b| b.is_ascii_hexdigit()), "{status:#}");
+        assert!(
+            suffix.len() == 8 && suffix.bytes().all(|b| b.is_ascii_hexdigit()),
+            "{status:#}"
+        );
     }
 
     for kubectl in kubectls() {
         for server in [1, 2, 3] {
             let kubeconfig = scenario.cluster.kubeconfig(server);
             let nodes = wait_for_value("four Ready nodes", STEP, || {
-                let table = kubectl.kubectl_ok(&kubeconfig, &scenario.scratch(), &["get", "nodes", "--no-headers"])?;
+                let table = kubectl.kubectl_ok(
+                    &kubeconfig,
+                    &scenario.scratch(),
+                    &["get", "nodes", "--no-headers"],
+                )?;
                 let ready = ready_nodes(&table);
                 // Roles are set by the servers right after their nodes have registered.
                 let as_expected = ready.iter().filter(|(name, roles)| {
-                    *roles == if name.starts_with("server-") { "control-plane,etcd" } else { "<none>" }
+                    *roles
+                        == if name.starts_with("server-") {
+                            "control-plane,etcd"
+                        } else {
+                            "<none>"
+                        }
                 });
                 anyhow::ensure!(as_expected.count() == 4, "{table}");
                 Ok(ready.len())
@@ -45,6 +57,9 @@ fn three_servers_and_an_agent_are_ready_through_every_server() {
             assert_eq!(nodes, 4, "through server {server}");
         }
     }
-    println!("from the first start to four Ready nodes everywhere: {:?}", start.elapsed());
+    println!(
+        "from the first start to four Ready nodes everywhere: {:?}",
+        start.elapsed()
+    );
     scenario.cluster.stop(Duration::from_secs(20)).unwrap();
 }

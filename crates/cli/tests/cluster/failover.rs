@@ -20,11 +20,19 @@ async fn leader_killed_under_load() {
     let mut scenario = Scenario::new("failover");
     scenario.three_servers();
     let leader = scenario.leader(1).expect("a leader");
-    let others: Vec<u8> = [1, 2, 3].into_iter().filter(|&number| number != leader).collect();
+    let others: Vec<u8> = [1, 2, 3]
+        .into_iter()
+        .filter(|&number| number != leader)
+        .collect();
     let kubeconfig = scenario.cluster.kubeconfig(1);
     let urls: Vec<String> = (0..=3).map(|number| scenario.cluster.url(number)).collect();
-    let api =
-        |server: u8| Api::new(&kubeconfig, &urls[usize::from(server)], Duration::from_secs(5));
+    let api = |server: u8| {
+        Api::new(
+            &kubeconfig,
+            &urls[usize::from(server)],
+            Duration::from_secs(5),
+        )
+    };
     let survivors: Vec<Api> = others.iter().map(|&number| api(number)).collect();
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -34,8 +42,15 @@ async fn leader_killed_under_load() {
 
     let watcher = {
         let (api, watched, stop) = (survivors[0].clone(), watched.clone(), stop.clone());
-        let from = survivors[0].get("/api/v1/namespaces/default/configmaps").await.unwrap();
-        let mut from: u64 = from["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+        let from = survivors[0]
+            .get("/api/v1/namespaces/default/configmaps")
+            .await
+            .unwrap();
+        let mut from: u64 = from["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
         tokio::spawn(async move {
             while !stop.load(Ordering::Relaxed) {
                 let collect = |kind: &str, name: String, revision: u64| {
@@ -58,7 +73,10 @@ async fn leader_killed_under_load() {
             while !stop.load(Ordering::Relaxed) {
                 let name = format!("load-{}", next.fetch_add(1, Ordering::Relaxed));
                 if let Ok(revision) = api.create_config_map(&name, &name).await {
-                    acknowledged.lock().unwrap().insert(name, (revision, Instant::now()));
+                    acknowledged
+                        .lock()
+                        .unwrap()
+                        .insert(name, (revision, Instant::now()));
                 }
                 tokio::time::sleep(PAUSE).await;
             }
@@ -70,7 +88,11 @@ async fn leader_killed_under_load() {
     let killed_at = Instant::now();
     scenario.cluster.kill(leader).unwrap();
     wait_for("a write after the kill", STEP, || {
-        acknowledged.lock().unwrap().values().any(|(_, at)| *at > killed_at + Duration::from_millis(100))
+        acknowledged
+            .lock()
+            .unwrap()
+            .values()
+            .any(|(_, at)| *at > killed_at + Duration::from_millis(100))
     })
     .unwrap();
     // The pause without writes is the longest gap between acknowledgements around the kill.
@@ -86,7 +108,10 @@ async fn leader_killed_under_load() {
             .unwrap_or_default()
     };
     println!("longest pause without an acknowledged write after the kill: {first_after:?}");
-    assert!(first_after < Duration::from_secs(2), "writes paused for {first_after:?}");
+    assert!(
+        first_after < Duration::from_secs(2),
+        "writes paused for {first_after:?}"
+    );
     let after = count();
     wait_for("more writes", STEP, || count() > after + 300).unwrap();
     stop.store(true, Ordering::Relaxed);
@@ -96,26 +121,51 @@ async fn leader_killed_under_load() {
 
     let acknowledged = acknowledged.lock().unwrap().clone();
     for survivor in &survivors {
-        let stored: BTreeMap<String, u64> =
-            survivor.config_maps("load-").await.unwrap().into_iter().collect();
+        let stored: BTreeMap<String, u64> = survivor
+            .config_maps("load-")
+            .await
+            .unwrap()
+            .into_iter()
+            .collect();
         for (name, (revision, _)) in &acknowledged {
-            assert_eq!(stored.get(name), Some(revision), "acknowledged write {name} is lost");
+            assert_eq!(
+                stored.get(name),
+                Some(revision),
+                "acknowledged write {name} is lost"
+            );
         }
     }
-    let stored: BTreeMap<String, u64> =
-        survivors[0].config_maps("load-").await.unwrap().into_iter().collect();
-    wait_for("the watch to see every write", STEP, || watched.lock().unwrap().len() >= stored.len())
-        .unwrap();
+    let stored: BTreeMap<String, u64> = survivors[0]
+        .config_maps("load-")
+        .await
+        .unwrap()
+        .into_iter()
+        .collect();
+    wait_for("the watch to see every write", STEP, || {
+        watched.lock().unwrap().len() >= stored.len()
+    })
+    .unwrap();
     let seen = watched.lock().unwrap().clone();
-    assert!(seen.windows(2).all(|pair| pair[0].1 < pair[1].1), "watch out of order or doubled");
-    assert_eq!(seen.into_iter().collect::<BTreeMap<_, _>>(), stored, "the watch missed something");
+    assert!(
+        seen.windows(2).all(|pair| pair[0].1 < pair[1].1),
+        "watch out of order or doubled"
+    );
+    assert_eq!(
+        seen.into_iter().collect::<BTreeMap<_, _>>(),
+        stored,
+        "the watch missed something"
+    );
     watcher.abort();
 
     // The killed one returns and catches up.
     scenario.cluster.resume(leader).unwrap();
     scenario.cluster.wait_ready(leader, STEP).unwrap();
     let returned = api(leader);
-    let caught_up: BTreeMap<String, u64> =
-        returned.config_maps("load-").await.unwrap().into_iter().collect();
+    let caught_up: BTreeMap<String, u64> = returned
+        .config_maps("load-")
+        .await
+        .unwrap()
+        .into_iter()
+        .collect();
     assert_eq!(caught_up, stored);
 }

@@ -10,9 +10,17 @@ use crate::support::{STEP, Scenario};
 fn foreign_datastores_are_never_touched() {
     let scenario = Scenario::new("guard");
     let cases: [(&str, &str, &[u8]); 3] = [
-        ("etcd/member/wal/0000000000000000-0000000000000000.wal", "etcd", b"wal"),
+        (
+            "etcd/member/wal/0000000000000000-0000000000000000.wal",
+            "etcd",
+            b"wal",
+        ),
         ("state.db", "state.db", b"SQLite format 3\0"),
-        ("state.dqlite/metadata1", "dqlite", &[1, 0, 0, 0, 0, 0, 0, 0]),
+        (
+            "state.dqlite/metadata1",
+            "dqlite",
+            &[1, 0, 0, 0, 0, 0, 0, 0],
+        ),
     ];
     for (place, (file, word, content)) in cases.into_iter().enumerate() {
         let number = 20 + place as u8;
@@ -24,11 +32,23 @@ fn foreign_datastores_are_never_touched() {
         command.arg("--cluster-init");
         let log = scenario.scratch().join(format!("guard-{number}.log"));
         let mut process = Process::start(&mut command, &log).unwrap();
-        let status = process.wait(STEP).unwrap_or_else(|error| panic!("{error}: {}", process.log()));
+        let status = process
+            .wait(STEP)
+            .unwrap_or_else(|error| panic!("{error}: {}", process.log()));
         assert_eq!(status.code(), Some(3), "{}", process.log());
         assert!(process.log().contains(word), "{}", process.log());
         assert_eq!(fs::read(&path).unwrap(), content);
-        assert_eq!(fs::read_dir(&db).unwrap().count(), 1, "something was written beside {file}");
-        assert!(!scenario.cluster.data_dir(number).join("server/tls").exists());
+        assert_eq!(
+            fs::read_dir(&db).unwrap().count(),
+            1,
+            "something was written beside {file}"
+        );
+        assert!(
+            !scenario
+                .cluster
+                .data_dir(number)
+                .join("server/tls")
+                .exists()
+        );
     }
 }

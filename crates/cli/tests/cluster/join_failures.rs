@@ -12,12 +12,18 @@ fn refused(scenario: &Scenario, command: &mut Command, number: u8) -> String {
     let log = scenario.scratch().join(format!("refused-{number}.log"));
     let _ = std::fs::remove_file(&log);
     let mut process = Process::start(command, &log).unwrap();
-    let status = process.wait(STEP).unwrap_or_else(|error| panic!("{error}: {}", process.log()));
+    let status = process
+        .wait(STEP)
+        .unwrap_or_else(|error| panic!("{error}: {}", process.log()));
     let text = process.log();
     assert!(!status.success(), "it succeeded: {text}");
     let dir = scenario.cluster.data_dir(number).join("server");
     assert!(!dir.exists(), "{} was written: {text}", dir.display());
-    println!("exit {:?}: {}", status.code(), text.lines().last().unwrap_or_default());
+    println!(
+        "exit {:?}: {}",
+        status.code(),
+        text.lines().last().unwrap_or_default()
+    );
     text
 }
 
@@ -48,9 +54,16 @@ fn every_wrong_join_has_its_own_message() {
 
     let text = refused(&scenario, join(&scenario, 2).env("K3S_TOKEN", "wrong"), 2);
     contains(&text, &["refused the token"]);
-    assert!(!text.contains("wrong\""), "the token is in the output: {text}");
+    assert!(
+        !text.contains("wrong\""),
+        "the token is in the output: {text}"
+    );
 
-    let text = refused(&scenario, join(&scenario, 2).env("K3S_TOKEN", "agents-only"), 2);
+    let text = refused(
+        &scenario,
+        join(&scenario, 2).env("K3S_TOKEN", "agents-only"),
+        2,
+    );
     contains(&text, &["agent token"]);
 
     let (_, credentials) = token.split_once("::").unwrap();
@@ -64,7 +77,12 @@ fn every_wrong_join_has_its_own_message() {
     contains(&text, &["unreachable", &scenario.cluster.address(9)]);
 
     let mut differing = join(&scenario, 2);
-    differing.args(["--agent-token", "agents-only", "--cluster-cidr", "10.99.0.0/16"]);
+    differing.args([
+        "--agent-token",
+        "agents-only",
+        "--cluster-cidr",
+        "10.99.0.0/16",
+    ]);
     let text = refused(&scenario, &mut differing, 2);
     contains(&text, &["--cluster-cidr", "10.99.0.0/16", "10.42.0.0/16"]);
 
@@ -90,7 +108,11 @@ fn another_clusters_token_is_refused() {
     scenario.cluster.start(5, &mut other).unwrap();
     scenario.cluster.wait_ready(5, STEP).unwrap();
     let token = std::fs::read_to_string(scenario.cluster.data_dir(5).join("server/token")).unwrap();
-    let text = refused(&scenario, join(&scenario, 2).env("K3S_TOKEN", token.trim()), 2);
+    let text = refused(
+        &scenario,
+        join(&scenario, 2).env("K3S_TOKEN", token.trim()),
+        2,
+    );
     contains(&text, &["belongs to another cluster"]);
 }
 
@@ -109,7 +131,9 @@ fn a_wiped_first_server_does_not_found_a_second_cluster() {
     trivet_harness::wait_for("the loss to be noticed", STEP, || {
         scenario.cluster.status(2).is_ok_and(|status| {
             status["members"].as_array().is_some_and(|members| {
-                members.iter().any(|m| m["node"] == "server-1" && m["reachable"] == false)
+                members
+                    .iter()
+                    .any(|m| m["node"] == "server-1" && m["reachable"] == false)
             })
         })
     })
@@ -132,17 +156,26 @@ fn wrong_flags_and_settings_are_explained() {
     };
     let output = run(&["server", "--cluster-inti"]);
     assert_eq!(output.status.code(), Some(2));
-    contains(&String::from_utf8_lossy(&output.stderr), &["--cluster-init"]);
+    contains(
+        &String::from_utf8_lossy(&output.stderr),
+        &["--cluster-init"],
+    );
 
     let config = scenario.scratch().join("config.yaml");
     std::fs::write(&config, "cluster-inti: true\n").unwrap();
     let output = run(&["server", "--config", &config.display().to_string()]);
     assert_eq!(output.status.code(), Some(2));
-    contains(&String::from_utf8_lossy(&output.stderr), &["line 1", "cluster-init"]);
+    contains(
+        &String::from_utf8_lossy(&output.stderr),
+        &["line 1", "cluster-init"],
+    );
 
     let output = run(&["agent", "--server", "https://127.0.0.1:6443"]);
     assert_eq!(output.status.code(), Some(2));
-    contains(&String::from_utf8_lossy(&output.stderr), &["token is required"]);
+    contains(
+        &String::from_utf8_lossy(&output.stderr),
+        &["token is required"],
+    );
 
     let output = run(&["status", "--data-dir", "/nowhere"]);
     assert_eq!(output.status.code(), Some(1));

@@ -4,6 +4,8 @@
 //! others; they run one at a time all the same, because a small machine cannot hold several
 //! clusters to their deadlines.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a failed step must end the scenario
+
 mod agents;
 mod api;
 mod boot;

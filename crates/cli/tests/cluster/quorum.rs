@@ -12,7 +12,11 @@ use crate::support::{STEP, Scenario};
 async fn writes_stop_without_a_quorum_and_go_on_with_one() {
     let mut scenario = Scenario::new("quorum");
     scenario.three_servers();
-    let api = Api::new(&scenario.cluster.kubeconfig(1), &scenario.cluster.url(1), Duration::from_secs(20));
+    let api = Api::new(
+        &scenario.cluster.kubeconfig(1),
+        &scenario.cluster.url(1),
+        Duration::from_secs(20),
+    );
     api.create_config_map("before", "1").await.unwrap();
     let status = scenario.cluster.status(1).unwrap();
     assert_eq!(status["toleratedFailures"], 1, "{status:#}");
@@ -20,7 +24,10 @@ async fn writes_stop_without_a_quorum_and_go_on_with_one() {
     scenario.cluster.kill(2).unwrap();
     scenario.cluster.kill(3).unwrap();
     wait_for("the loss to be noticed", STEP, || {
-        scenario.cluster.status(1).is_ok_and(|status| status["writable"] == false)
+        scenario
+            .cluster
+            .status(1)
+            .is_ok_and(|status| status["writable"] == false)
     })
     .unwrap();
     let error = api.create_config_map("refused", "1").await.unwrap_err();
@@ -37,11 +44,19 @@ async fn writes_stop_without_a_quorum_and_go_on_with_one() {
             tokio::runtime::Handle::current().block_on(api.create_config_map("after", "1"))
         });
         match created {
-            Err(error) if error.status().map(|status| status.as_u16()) != Some(409) => Err(error.into()),
+            Err(error) if error.status().map(|status| status.as_u16()) != Some(409) => {
+                Err(error.into())
+            }
             _ => Ok(()),
         }
     })
     .unwrap();
-    let names: Vec<String> = api.config_maps("").await.unwrap().into_iter().map(|(name, _)| name).collect();
+    let names: Vec<String> = api
+        .config_maps("")
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
     assert!(names.contains(&"before".to_owned()), "{names:?}");
 }

@@ -22,7 +22,10 @@ pub(crate) struct Scenario {
 impl Scenario {
     pub(crate) fn new(name: &str) -> Self {
         let turn = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let scratch = tempfile::Builder::new().prefix(&format!("trivet-{name}-")).tempdir().unwrap();
+        let scratch = tempfile::Builder::new()
+            .prefix(&format!("trivet-{name}-"))
+            .tempdir()
+            .unwrap();
         let cluster = Cluster::new(ClusterOptions {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_trivet")),
             scratch: scratch.path().to_owned(),
@@ -30,11 +33,18 @@ impl Scenario {
             token: "scenario-secret".into(),
             datastore: "etcd".into(),
         });
-        Self { cluster, scratch: Some(scratch), _turn: turn }
+        Self {
+            cluster,
+            scratch: Some(scratch),
+            _turn: turn,
+        }
     }
 
     pub(crate) fn scratch(&self) -> PathBuf {
-        self.scratch.as_ref().map(|dir| dir.path().to_owned()).expect("kept until the drop")
+        self.scratch
+            .as_ref()
+            .map(|dir| dir.path().to_owned())
+            .expect("kept until the drop")
     }
 
     /// Three servers, all ready.
@@ -54,7 +64,11 @@ impl Scenario {
         let status = self.cluster.status(via).ok()?;
         let members = status["members"].as_array()?;
         let leader = members.iter().find(|member| member["leader"] == true)?;
-        leader["node"].as_str()?.strip_prefix("server-")?.parse().ok()
+        leader["node"]
+            .as_str()?
+            .strip_prefix("server-")?
+            .parse()
+            .ok()
     }
 }
 
@@ -63,7 +77,10 @@ impl Drop for Scenario {
         if std::thread::panicking()
             && let Some(scratch) = self.scratch.take()
         {
-            println!("data and logs of the failed scenario: {}", scratch.keep().display());
+            println!(
+                "data and logs of the failed scenario: {}",
+                scratch.keep().display()
+            );
         }
     }
 }

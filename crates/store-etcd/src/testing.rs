@@ -1,0 +1,63 @@
+//! Members on a simulated network, with files small enough for everything to happen soon.
+//!
+//! Part of the library and not behind a feature, for the reasons given in
+//! [`trivet_raft_node::testing`].
+
+use std::sync::Arc;
+
+use trivet_datastore::{LeaseId, Result};
+use trivet_mvcc::{Txn, TxnResult};
+
+use crate::open::{StoreConfig, open_on};
+use crate::state::Limits;
+use crate::store::EtcdStore;
+
+pub use trivet_raft_node::testing::{Network, Retention};
+
+/// What the members of a test share.
+#[derive(Clone)]
+pub struct Bench {
+    /// Connects them.
+    pub network: Network,
+    /// Sizes of the state's files.
+    pub limits: Limits,
+    /// Sizes of the log's files, and when they go.
+    pub retention: Retention,
+}
+
+impl Bench {
+    /// The address on [`Bench::network`] of the member of that name.
+    #[must_use]
+    pub fn url(&self, member_name: &str) -> String {
+        format!("sim://{member_name}")
+    }
+}
+
+/// [`crate::open`] on a bench: [`StoreConfig::peers`] is ignored.
+///
+/// # Errors
+/// As [`crate::open`].
+pub async fn open(config: StoreConfig, bench: &Bench) -> Result<Arc<EtcdStore>> {
+    Box::pin(open_on(config, Some(bench))).await
+}
+
+/// Replicates a transaction of several steps, which the datastore's side does not offer.
+///
+/// # Errors
+/// As [`trivet_datastore::Datastore::put`].
+pub async fn transact(store: &EtcdStore, txn: Txn) -> Result<TxnResult> {
+    Ok(store.engine.transact(txn).await?)
+}
+
+/// Whether the lease exists here.
+#[must_use]
+pub fn has_lease(store: &EtcdStore, id: LeaseId) -> bool {
+    store.engine.shared.lease(id).is_some()
+}
+
+/// Stops a member as a crash of its machine does: nothing is
+/// handed over or written any more.
+pub async fn abort(store: &EtcdStore) {
+    store.engine.stop.cancel();
+    trivet_raft_node::testing::abort(&store.engine.node).await;
+}
