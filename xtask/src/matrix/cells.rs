@@ -1,47 +1,188 @@
 //! What is tested where.
 
-/// One run of cargo test.
+/// A selection of tests: executables by crate, and within them by name.
 pub(crate) struct Cell {
     pub(crate) backend: &'static str,
     pub(crate) topology: &'static str,
     pub(crate) suite: &'static str,
-    /// Arguments after `cargo test`.
-    arguments: &'static [&'static str],
+    pub(crate) select: Select,
+}
+
+/// Which tests make up a cell.
+pub(crate) enum Select {
+    /// Every test of these crates, except of cells that name their tests.
+    Crates(&'static [&'static str]),
+    /// Tests of one target (`crate`, `target`) whose names begin with one of these.
+    Named {
+        package: &'static str,
+        target: &'static str,
+        prefixes: &'static [&'static str],
+    },
+    /// The examples in the documentation.
+    Doc,
 }
 
 impl Cell {
     pub(crate) fn name(&self) -> String {
         format!("{}/{}/{}", self.backend, self.topology, self.suite)
     }
-
-    pub(crate) fn cargo_arguments(&self) -> impl Iterator<Item = &'static str> {
-        ["test", "--locked", "--quiet"]
-            .into_iter()
-            .chain(self.arguments.iter().copied())
-    }
 }
 
 /// Every cell, quick ones first.
 pub(crate) fn all() -> Vec<Cell> {
-    let cell = |backend, topology, suite, arguments| Cell {
+    use Select::{Crates, Doc, Named};
+    let cell = |backend, topology, suite, select| Cell {
         backend,
         topology,
         suite,
-        arguments,
+        select,
+    };
+    let etcd = |prefixes| Named {
+        package: "trivet-store-etcd",
+        target: "it",
+        prefixes,
+    };
+    let scenario = |prefixes| Named {
+        package: "trivet-cli",
+        target: "cluster",
+        prefixes,
     };
     vec![
         cell(
             "-",
             "-",
-            "unit and behaviour",
-            &["--workspace", "--exclude", "trivet-cli"],
+            "formats and algebra",
+            Crates(&[
+                "trivet-env",
+                "trivet-sim",
+                "trivet-kube-schema",
+                "trivet-mvcc",
+            ]),
         ),
-        cell("-", "-", "command line", &["-p", "trivet-cli", "--bins"]),
+        cell("-", "-", "log and crashes", Crates(&["trivet-wal"])),
+        cell(
+            "-",
+            "-",
+            "testers of the tests",
+            Crates(&["trivet-datastore-testkit"]),
+        ),
+        cell(
+            "-",
+            "-",
+            "identity and transport",
+            Crates(&["trivet-pki", "trivet-https", "trivet-join"]),
+        ),
+        cell(
+            "-",
+            "-",
+            "agent and command line",
+            Crates(&["trivet-agent", "trivet-cli", "xtask"]),
+        ),
+        cell("-", "-", "documentation", Doc),
+        cell("memory", "1", "conformance", Crates(&["trivet-datastore"])),
+        cell(
+            "memory",
+            "1 and 2",
+            "Kubernetes API",
+            Crates(&["trivet-apiserver"]),
+        ),
+        cell(
+            "memory",
+            "1",
+            "embedding and joins",
+            Crates(&["trivet-core"]),
+        ),
+        cell(
+            "-",
+            "3",
+            "consensus and faults",
+            Crates(&["trivet-raft-node"]),
+        ),
+        cell(
+            "etcd",
+            "1",
+            "state and formats",
+            Crates(&["trivet-store-etcd"]),
+        ),
+        cell(
+            "etcd",
+            "1",
+            "conformance",
+            etcd(&["conformance::one_member"]),
+        ),
+        cell(
+            "etcd",
+            "3",
+            "conformance",
+            etcd(&["conformance::three_members"]),
+        ),
         cell(
             "etcd",
             "1 and 3",
-            "cluster scenarios",
-            &["--release", "-p", "trivet-cli", "--test", "cluster"],
+            "etcd clients",
+            etcd(&[
+                "backend", "cluster", "etcdctl", "kv", "lease", "watch", "hostile",
+            ]),
         ),
+        cell("etcd", "1 and 3", "power loss", etcd(&["power_loss"])),
+        cell(
+            "etcd",
+            "3 and agent",
+            "the exercise",
+            scenario(&["exercise"]),
+        ),
+        cell("etcd", "1", "kubectl", scenario(&["kubectl"])),
+        cell("etcd", "3", "etcdctl", scenario(&["etcd"])),
+        cell(
+            "etcd",
+            "1 and 2",
+            "joins and guard",
+            scenario(&["join_failures", "guard"]),
+        ),
+        cell("etcd", "3", "leader killed", scenario(&["failover"])),
+        cell("etcd", "3", "quorum lost", scenario(&["quorum"])),
+        cell(
+            "etcd",
+            "3 and agent",
+            "boot in every order",
+            scenario(&["boot"]),
+        ),
+        cell("etcd", "3 and agent", "agents", scenario(&["agents"])),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// A crate that nobody lists would never be tested.
+    #[test]
+    fn every_crate_with_tests_has_a_cell() {
+        let listed: BTreeSet<String> = all()
+            .iter()
+            .flat_map(|cell| match cell.select {
+                Select::Crates(crates) => crates.to_vec(),
+                Select::Named { package, .. } => vec![package],
+                Select::Doc => Vec::new(),
+            })
+            .map(str::to_owned)
+            .collect();
+        let crates = crate::build::root().join("crates");
+        for entry in std::fs::read_dir(crates).expect("the workspace has crates") {
+            let name = entry
+                .expect("readable")
+                .file_name()
+                .to_string_lossy()
+                .into_owned();
+            // These two are tools without tests of their own.
+            if !matches!(name.as_str(), "harness" | "bench") {
+                assert!(
+                    listed.contains(&format!("trivet-{name}")),
+                    "crates/{name} is in no cell"
+                );
+            }
+        }
+    }
 }

@@ -1,28 +1,30 @@
 //! `cargo xtask test-matrix`: every test of the project in cells, one table at the end.
 //!
-//! A cell is one cargo test run. It passes when the run succeeds *and* executed something: a
-//! filter that matches nothing is a failure, not a success.
+//! A cell passes when its tests pass *and* there were some: a selection that matches nothing is
+//! a failure, not a success.
 
+mod artifacts;
 mod cells;
 mod report;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::build;
-use cells::Cell;
+use artifacts::Artifact;
+use cells::{Cell, Select};
 use report::{Outcome, Row};
 
 /// Options of the matrix.
 #[derive(Args, Default)]
 pub(crate) struct Options {
-    /// Short profiles of the random and fault tests: what CI runs.
+    /// Short profiles of the random and fault tests, unoptimised: what CI runs.
     #[arg(long)]
     quick: bool,
     /// Only cells whose name contains this text (see --list).
@@ -49,33 +51,34 @@ impl Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let cells: Vec<Cell> = cells::all()
-        .into_iter()
-        .filter(|cell| {
-            options
-                .only
-                .as_ref()
-                .is_none_or(|text| cell.name().contains(text.as_str()))
-        })
-        .collect();
+    let cells = cells::all();
+    let wanted = |cell: &&Cell| {
+        options
+            .only
+            .as_ref()
+            .is_none_or(|text| cell.name().contains(text.as_str()))
+    };
+    let chosen: Vec<&Cell> = cells.iter().filter(wanted).collect();
     if options.list {
-        for cell in &cells {
+        for cell in &chosen {
             println!("{}", cell.name());
         }
         return Ok(());
     }
-    if cells.is_empty() {
+    if chosen.is_empty() {
         bail!("no cell matches; see --list");
     }
     let seed = options.seed.unwrap_or_else(fresh_seed);
     println!("seed {seed}: repeat with --seed {seed}");
     let logs = build::target_dir().join("matrix");
     fs::create_dir_all(&logs)?;
+    let artifacts = artifacts::build_all(!options.quick)?;
 
     let mut rows = Vec::new();
-    for (number, cell) in cells.iter().enumerate() {
-        println!("\n== {}/{}  {}", number + 1, cells.len(), cell.name());
-        rows.push(run_cell(cell, options.quick, seed, &logs)?);
+    for (number, cell) in chosen.iter().enumerate() {
+        println!("\n== {}/{}  {}", number + 1, chosen.len(), cell.name());
+        let commands = commands(cell, &cells, &artifacts);
+        rows.push(run_cell(cell, commands, options.quick, seed, &logs)?);
     }
 
     report::print(&rows);
@@ -88,50 +91,116 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .collect();
     if let Some(first) = failed.first() {
         bail!(
-            "{} of {} cells failed; repeat the first with: cargo xtask test-matrix --only '{}' --seed {seed}",
+            "{} of {} cells failed; repeat the first with: cargo xtask test-matrix{} --only '{}' --seed {seed}",
             failed.len(),
             rows.len(),
+            if options.quick { " --quick" } else { "" },
             first.name
         );
     }
     Ok(())
 }
 
-fn run_cell(cell: &Cell, quick: bool, seed: u64, logs: &std::path::Path) -> Result<Row> {
-    let log = logs.join(format!("{}.log", cell.name().replace([' ', '/', ','], "_")));
+/// The runs that make up a cell.
+fn commands(cell: &Cell, all: &[Cell], artifacts: &[Artifact]) -> Vec<Command> {
+    let start = |artifact: &Artifact| {
+        let mut command = Command::new(&artifact.program);
+        command.current_dir(&artifact.directory).arg("--nocapture");
+        command
+    };
+    match &cell.select {
+        Select::Crates(crates) => artifacts
+            .iter()
+            .filter(|artifact| crates.contains(&artifact.package.as_str()))
+            .map(|artifact| {
+                let mut command = start(artifact);
+                // What other cells name is theirs.
+                for other in all {
+                    if let Select::Named {
+                        package,
+                        target,
+                        prefixes,
+                    } = other.select
+                        && artifact.package == package
+                        && artifact.target == target
+                    {
+                        for prefix in prefixes {
+                            command.args(["--skip", prefix]);
+                        }
+                    }
+                }
+                command
+            })
+            .collect(),
+        Select::Named {
+            package,
+            target,
+            prefixes,
+        } => artifacts
+            .iter()
+            .filter(|artifact| artifact.package == *package && artifact.target == *target)
+            .map(|artifact| {
+                let mut command = start(artifact);
+                command.args(*prefixes);
+                command
+            })
+            .collect(),
+        Select::Doc => {
+            let mut command = build::cargo();
+            command.args(["test", "--workspace", "--locked", "--doc", "--quiet"]);
+            vec![command]
+        }
+    }
+}
+
+fn run_cell(
+    cell: &Cell,
+    commands: Vec<Command>,
+    quick: bool,
+    seed: u64,
+    logs: &Path,
+) -> Result<Row> {
+    let log = logs.join(format!("{}.log", cell.name().replace([' ', '/'], "_")));
     let mut log_file = fs::File::create(&log)?;
     let start = Instant::now();
-    let mut command = build::cargo();
-    command
-        .args(cell.cargo_arguments())
-        .env("TRIVET_TEST_SEED", seed.to_string())
-        .env("TRIVET_TEST_PROFILE", if quick { "quick" } else { "full" })
-        .env("RUST_BACKTRACE", "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    // Compiler messages and panics of tests go where they always go; results are counted.
-    let mut child = command.spawn().context("cannot start cargo")?;
-    let output = child.stdout.take().context("the pipe was asked for")?;
-    let (mut passed, mut failed) = (0, 0);
-    for line in BufReader::new(output).lines() {
-        let line = line?;
-        writeln!(log_file, "{line}")?;
-        if let Some((ok, bad)) = report::parse_result(&line) {
-            passed += ok;
-            failed += bad;
+    let (mut passed, mut failed, mut broken) = (0, 0, false);
+    for mut command in commands {
+        command
+            .env("TRIVET_TEST_SEED", seed.to_string())
+            .env("TRIVET_TESTKIT_SEED", seed.to_string())
+            .env("TRIVET_TEST_PROFILE", if quick { "quick" } else { "full" })
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log_file.try_clone()?);
+        let mut child = command.spawn().context("cannot start a test program")?;
+        let output = child.stdout.take().context("the pipe was asked for")?;
+        for line in BufReader::new(output).lines() {
+            let line = line?;
+            writeln!(log_file, "{line}")?;
+            if let Some((ok, bad)) = report::parse_result(&line) {
+                passed += ok;
+                failed += bad;
+                println!("   {line}");
+            } else if line.contains("... FAILED") || line.starts_with("data and logs of") {
+                println!("   {line}");
+            }
         }
-        if !line.is_empty() && !line.ends_with("... ok") {
+        broken |= !child.wait()?.success();
+    }
+    let outcome = match (broken || failed > 0, passed) {
+        (true, _) => Outcome::Failed,
+        (false, 0) => Outcome::Empty,
+        (false, _) => Outcome::Passed,
+    };
+    if outcome == Outcome::Failed {
+        println!("   --- end of {}", log.display());
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        for line in &lines[lines.len().saturating_sub(60)..] {
             println!("   {line}");
         }
     }
-    let status = child.wait()?;
-    let outcome = if !status.success() {
-        Outcome::Failed
-    } else if passed == 0 {
-        Outcome::Empty
-    } else {
-        Outcome::Passed
-    };
     Ok(Row {
         name: cell.name(),
         backend: cell.backend,
