@@ -104,7 +104,7 @@ pub(crate) fn expand(
     if must_exist || path.exists() {
         settings.read(&path, command, subcommand)?;
     }
-    for drop_in in drop_ins(&path)? {
+    for drop_in in drop_ins(&path, must_exist)? {
         settings.read(&drop_in, command, subcommand)?;
     }
 
@@ -150,13 +150,18 @@ fn named_path(arguments: &[OsString]) -> Option<OsString> {
     found
 }
 
-fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The files in `<path>.d`. Where nobody named the file, a directory that this user may not read
+/// (root's, for a server that runs without root) counts as none.
+fn drop_ins(path: &Path, named: bool) -> Result<Vec<PathBuf>, Error> {
     let mut directory = path.as_os_str().to_owned();
     directory.push(".d");
     let directory = PathBuf::from(directory);
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !named => {
+            return Ok(Vec::new());
+        }
         Err(source) => {
             return Err(Error::Read {
                 path: directory,
@@ -326,6 +331,17 @@ fn hint(command: &Command, subcommand: &Command, key: &str) -> String {
     if key == "config" {
         return ": a settings file cannot name another one; use a drop-in in config.yaml.d".into();
     }
+    let other = command.get_subcommands().find(|other| {
+        other.get_name() != subcommand.get_name()
+            && matches!(other.get_name(), "server" | "agent")
+            && canonical_key(other, key).is_some()
+    });
+    if let Some(other) = other {
+        return format!(
+            "; it is a setting of `trivet {}`, not of this command",
+            other.get_name()
+        );
+    }
     let nearest = subcommand
         .get_arguments()
         .filter_map(|argument| argument.get_long())
@@ -336,20 +352,7 @@ fn hint(command: &Command, subcommand: &Command, key: &str) -> String {
     {
         return format!("; did you mean {long:?}?");
     }
-    let other = command.get_subcommands().find(|other| {
-        other.get_name() != subcommand.get_name()
-            && matches!(other.get_name(), "server" | "agent")
-            && canonical_key(other, key).is_some()
-    });
-    match other {
-        Some(other) => {
-            format!(
-                "; it is a setting of `trivet {}`, not of this command",
-                other.get_name()
-            )
-        }
-        None => format!("; see `trivet {} --help`", subcommand.get_name()),
-    }
+    format!("; see `trivet {} --help`", subcommand.get_name())
 }
 
 /// Optimal string alignment distance: insertions, deletions, replacements, and swaps of

@@ -23,9 +23,9 @@ impl Failure {
 
     /// Anything else: exit code 1, with every cause in the message.
     pub(crate) fn other(error: impl Into<anyhow::Error>) -> Self {
-        let error = error.into();
+        let error: anyhow::Error = error.into();
         Self {
-            message: format!("{error:#}"),
+            message: chain(error.as_ref()),
             exit_code: 1,
         }
     }

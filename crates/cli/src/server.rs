@@ -1,7 +1,7 @@
 //! `trivet server`.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use trivet_agent::{Agent, AgentConfig, Connection, NodeConfig};
@@ -128,7 +128,7 @@ async fn serve(plan: Plan) -> Result<(), Failure> {
     };
     tracing::info!(
         url = %running.url(),
-        kubeconfig = ?running.kubeconfig_path(),
+        kubeconfig = %running.kubeconfig_path().unwrap_or(Path::new("none")).display(),
         "the server is up"
     );
     let mut agent = None;
