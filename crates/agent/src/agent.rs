@@ -24,6 +24,10 @@ use crate::node::NodeConfig;
 /// does not ask in step.
 const RETRY: Duration = Duration::from_secs(3);
 
+/// After so many failed heartbeats in a row another server is tried: the current one may be
+/// alive and yet cut off from the cluster.
+const MOVE_ON_AFTER: u32 = 2;
+
 /// Between two watches on the list of servers.
 const FOLLOW_RETRY: Duration = Duration::from_secs(5);
 
@@ -212,20 +216,20 @@ impl Shared {
 
 /// Renews the lease and corrects the node for ever.
 async fn keep_beating(shared: Arc<Shared>, mut api: Api) {
-    let mut failing = false;
+    let mut failures = 0_u32;
     loop {
         let now = shared.env.clock.wall();
         match heartbeat::beat(&api, &shared.config.node, &shared.machine, now).await {
             Ok(()) => {
-                if failing {
+                if failures > 0 {
                     tracing::info!("the node's heartbeat goes through again");
                 }
-                failing = false;
+                failures = 0;
                 tokio::time::sleep(heartbeat::INTERVAL).await;
                 continue;
             }
             Err(error) => {
-                failing = true;
+                failures += 1;
                 tracing::warn!(%error, "the node's heartbeat did not go through; trying again");
                 // 401: the certificate is not of this cluster (any more). A TLS verdict: the
                 // servers are not those of the last start.
@@ -238,6 +242,11 @@ async fn keep_beating(shared: Arc<Shared>, mut api: Api) {
                     }
                 }
             }
+        }
+        if failures % MOVE_ON_AFTER == 0
+            && let Some(balancer) = &shared.balancer
+        {
+            balancer.move_on();
         }
         shared.pause(Duration::from_secs(1)).await;
     }

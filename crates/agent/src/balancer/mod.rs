@@ -123,6 +123,12 @@ impl Balancer {
         Ok(())
     }
 
+    /// Leaves the current server for the next one: it accepts connections but is of no use, as
+    /// one that is cut off from the others and has no quorum.
+    pub fn move_on(&self) {
+        self.shared.lock().move_on();
+    }
+
     /// Stops listening and closes every connection.
     pub async fn shutdown(&self) {
         self.shared.stop.cancel();

@@ -86,6 +86,19 @@ impl Servers {
             self.listed[position..].rotate_left(1);
         }
     }
+
+    /// The current server answers, but not usefully: it goes to the end, and its connections
+    /// are ended so that clients meet the next one. Nothing happens where there is no other.
+    pub(super) fn move_on(&mut self) {
+        if self.listed.len() < 2 {
+            return;
+        }
+        let current = self.listed[0].clone();
+        self.failed(&current);
+        if let Some(token) = self.tokens.remove(&current) {
+            token.cancel();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -128,6 +141,19 @@ mod tests {
         let mut servers = Servers::new("x".into());
         assert!(servers.replace(names(&["a", "b"]), &mut last));
         assert!(!servers.replace(names(&["b", "a", "a"]), &mut last));
+    }
+
+    #[test]
+    fn moving_on_ends_connections_and_needs_an_alternative() {
+        let mut servers = Servers::new("a".into());
+        let token = servers.connected("a");
+        servers.move_on();
+        assert!(!token.is_cancelled());
+        servers.replace(names(&["a", "b"]), &mut last);
+        servers.move_on();
+        assert!(token.is_cancelled());
+        assert_eq!(servers.order(), ["b", "a"]);
+        assert!(!servers.connected("a").is_cancelled());
     }
 
     #[test]
