@@ -26,9 +26,9 @@ enum Command {
     Bench(bench::Options),
     /// Build, then run three servers and an agent on this machine until Ctrl-C.
     Demo(demo::Options),
-    /// Build and run every test: one table at the end.
+    /// Check rules, formatting, lints and documents, then run every test: one table at the end.
     TestMatrix(matrix::Options),
-    /// What CI runs: formatting, lints, docs, project rules, then the quick matrix.
+    /// What CI runs: the quick matrix.
     Ci,
     /// Generate the field tables of the Kubernetes API from registry packages.
     GenSchema(gen_schema::Options),

@@ -243,7 +243,7 @@ async fn keep_beating(shared: Arc<Shared>, mut api: Api) {
                 }
             }
         }
-        if failures % MOVE_ON_AFTER == 0
+        if failures.is_multiple_of(MOVE_ON_AFTER)
             && let Some(balancer) = &shared.balancer
         {
             balancer.move_on();

@@ -20,6 +20,10 @@ pub(crate) enum Select {
     },
     /// The examples in the documentation.
     Doc,
+    /// A cargo command that must succeed; counts as one test.
+    Cargo(&'static [&'static str]),
+    /// The project's own rules; counts as one test.
+    Rules,
 }
 
 impl Cell {
@@ -30,7 +34,7 @@ impl Cell {
 
 /// Every cell, quick ones first.
 pub(crate) fn all() -> Vec<Cell> {
-    use Select::{Crates, Doc, Named};
+    use Select::{Cargo, Crates, Doc, Named, Rules};
     let cell = |backend, topology, suite, select| Cell {
         backend,
         topology,
@@ -48,6 +52,29 @@ pub(crate) fn all() -> Vec<Cell> {
         prefixes,
     };
     vec![
+        cell("-", "-", "project rules", Rules),
+        cell("-", "-", "formatting", Cargo(&["fmt", "--all", "--check"])),
+        cell(
+            "-",
+            "-",
+            "lints",
+            Cargo(&[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--locked",
+                "--quiet",
+                "--",
+                "-D",
+                "warnings",
+            ]),
+        ),
+        cell(
+            "-",
+            "-",
+            "rustdoc",
+            Cargo(&["doc", "--workspace", "--no-deps", "--locked", "--quiet"]),
+        ),
         cell(
             "-",
             "-",
@@ -121,7 +148,13 @@ pub(crate) fn all() -> Vec<Cell> {
             "1 and 3",
             "etcd clients",
             etcd(&[
-                "backend::", "cluster::", "etcdctl::", "kv::", "lease::", "watch::", "hostile::",
+                "backend::",
+                "cluster::",
+                "etcdctl::",
+                "kv::",
+                "lease::",
+                "watch::",
+                "hostile::",
             ]),
         ),
         cell("etcd", "1 and 3", "power loss", etcd(&["power_loss::"])),
@@ -165,7 +198,7 @@ mod tests {
             .flat_map(|cell| match cell.select {
                 Select::Crates(crates) => crates.to_vec(),
                 Select::Named { package, .. } => vec![package],
-                Select::Doc => Vec::new(),
+                Select::Doc | Select::Cargo(_) | Select::Rules => Vec::new(),
             })
             .map(str::to_owned)
             .collect();

@@ -72,7 +72,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("seed {seed}: repeat with --seed {seed}");
     let logs = build::target_dir().join("matrix");
     fs::create_dir_all(&logs)?;
-    let artifacts = artifacts::build_all(!options.quick)?;
+    let needs_tests =
+        |cell: &&Cell| matches!(cell.select, Select::Crates(_) | Select::Named { .. });
+    let artifacts = match chosen.iter().any(needs_tests) {
+        true => artifacts::build_all(!options.quick)?,
+        false => Vec::new(),
+    };
 
     let mut rows = Vec::new();
     for (number, cell) in chosen.iter().enumerate() {
@@ -145,6 +150,12 @@ fn commands(cell: &Cell, all: &[Cell], artifacts: &[Artifact]) -> Vec<Command> {
                 command
             })
             .collect(),
+        Select::Rules => Vec::new(),
+        Select::Cargo(arguments) => {
+            let mut command = build::cargo();
+            command.args(*arguments).env("RUSTDOCFLAGS", "-D warnings");
+            vec![command]
+        }
         Select::Doc => {
             let mut command = build::cargo();
             command.args(["test", "--workspace", "--locked", "--doc", "--quiet"]);
@@ -186,7 +197,20 @@ fn run_cell(
                 println!("   {line}");
             }
         }
-        broken |= !child.wait()?.success();
+        let success = child.wait()?.success();
+        broken |= !success;
+        if success && matches!(cell.select, Select::Cargo(_)) {
+            passed += 1;
+        }
+    }
+    if matches!(cell.select, Select::Rules) {
+        match crate::tidy::run() {
+            Ok(()) => passed += 1,
+            Err(error) => {
+                broken = true;
+                println!("   {error}");
+            }
+        }
     }
     let outcome = match (broken || failed > 0, passed) {
         (true, _) => Outcome::Failed,
