@@ -12,7 +12,8 @@ pub(crate) struct Cell {
 pub(crate) enum Select {
     /// Every test of these crates, except of cells that name their tests.
     Crates(&'static [&'static str]),
-    /// Tests of one target (`crate`, `target`) whose names begin with one of these.
+    /// Tests of one target (`crate`, `target`) whose names begin with one of these; all of them
+    /// where none is given.
     Named {
         package: &'static str,
         target: &'static str,
@@ -157,7 +158,16 @@ pub(crate) fn all() -> Vec<Cell> {
                 "hostile::",
             ]),
         ),
-        cell("etcd", "1 and 3", "power loss", etcd(&["power_loss::"])),
+        cell(
+            "etcd",
+            "1 and 3",
+            "power loss",
+            Named {
+                package: "trivet-store-etcd",
+                target: "power_loss",
+                prefixes: &[],
+            },
+        ),
         cell(
             "etcd",
             "3 and agent",

@@ -117,7 +117,7 @@ fn commands(cell: &Cell, all: &[Cell], artifacts: &[Artifact]) -> Vec<Command> {
         Select::Crates(crates) => artifacts
             .iter()
             .filter(|artifact| crates.contains(&artifact.package.as_str()))
-            .map(|artifact| {
+            .filter_map(|artifact| {
                 let mut command = start(artifact);
                 // What other cells name is theirs.
                 for other in all {
@@ -129,12 +129,15 @@ fn commands(cell: &Cell, all: &[Cell], artifacts: &[Artifact]) -> Vec<Command> {
                         && artifact.package == package
                         && artifact.target == target
                     {
+                        if prefixes.is_empty() {
+                            return None;
+                        }
                         for prefix in prefixes {
                             command.args(["--skip", prefix]);
                         }
                     }
                 }
-                command
+                Some(command)
             })
             .collect(),
         Select::Named {
