@@ -21,6 +21,10 @@ use peer::{Peer, PeerKind};
 use report::Table;
 use rows::Row;
 
+/// What has to be known to read the figures.
+const TRANSPORTS: &str = "clients speak plaintext on loopback to both; between members ours use \
+    mutual TLS (there is no other mode), etcd plaintext";
+
 #[derive(Parser)]
 #[command(about = "Our store beside a genuine etcd: three processes each, alternating runs")]
 struct Options {
@@ -82,6 +86,7 @@ async fn run(options: &Options) -> Result<()> {
             .context("is etcd installed? (--alone leaves it out)")?;
         peers.push(etcd);
     }
+    println!("{TRANSPORTS}");
     for peer in &mut peers {
         let loaded = load::fill(peer, options.keys).await?;
         println!(

@@ -1,4 +1,5 @@
-//! A cluster under measurement: three processes, plaintext on loopback.
+//! A cluster under measurement: three processes on loopback, plaintext for clients. Between
+//! members ours use mutual TLS, as always, and etcd plaintext.
 
 use std::path::Path;
 use std::process::Command;

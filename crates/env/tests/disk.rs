@@ -104,3 +104,20 @@ async fn monotonic_time_follows_a_paused_runtime() {
     tokio::time::advance(std::time::Duration::from_secs(100)).await;
     assert_eq!((env.clock.monotonic() - before).as_secs(), 100);
 }
+
+#[test]
+fn a_locked_file_is_locked_once() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let path = dir.path().join("LOCK");
+    let held = RealDisk.lock(&path).expect("nobody has it");
+    assert_eq!(mode(&path), 0o600);
+    let refused = RealDisk.lock(&path).expect_err("it is held");
+    assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+    drop(held);
+    RealDisk.lock(&path).expect("it is free again");
+    let nowhere = RealDisk.lock(&dir.path().join("x/LOCK"));
+    assert_eq!(
+        nowhere.expect_err("no directory").kind(),
+        ErrorKind::NotFound
+    );
+}

@@ -82,6 +82,13 @@ impl Entry<'_> {
     }
 }
 
+/// Where a key is, or where it belongs. Good until the index changes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    slot: usize,
+    position: Result<usize, usize>,
+}
+
 /// A change found in the index.
 #[derive(Debug, Clone)]
 pub struct Change {
@@ -136,14 +143,30 @@ impl Index {
             .find(|version| version.main == revision)
     }
 
-    /// Adds a newer version of a key.
-    pub(crate) fn put(&mut self, key: &[u8], version: Version) {
+    /// Looks a key up.
+    pub(crate) fn find(&self, key: &[u8]) -> Place {
+        let slot = self.slot_of(key);
+        let chunk = self.slots.get(slot).map(|slot| &slot.chunk);
+        Place {
+            slot,
+            position: chunk.map_or(Err(0), |chunk| chunk.find(key)),
+        }
+    }
+
+    /// The version at a place, if the key exists now.
+    pub(crate) fn newest(&self, place: Place) -> Option<&Version> {
+        let position = place.position.ok()?;
+        self.slots.get(place.slot)?.chunk.at(position, u64::MAX)
+    }
+
+    /// Adds a newer version of the key that was looked up.
+    pub(crate) fn put(&mut self, place: Place, key: &[u8], version: Version) {
         if self.slots.is_empty() {
             self.slots.push(Slot::of_one(key, version));
             return;
         }
-        let mut at = self.slot_of(key);
-        let mut position = match self.slots[at].chunk.find(key) {
+        let mut at = place.slot;
+        let mut position = match place.position {
             Ok(position) => {
                 let slot = &mut self.slots[at];
                 let previous = Arc::make_mut(&mut slot.chunk).push(position, version);

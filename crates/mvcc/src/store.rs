@@ -280,7 +280,8 @@ impl Store {
         values: &mut dyn Values,
     ) -> Fatal<OpResult> {
         let main = self.view.revision.0 + 1;
-        let previous = self.view.index.get(&op.key, u64::MAX).copied();
+        let place = self.view.index.find(&op.key);
+        let previous = self.view.index.newest(place).copied();
         let needs_value = op.prev_kv || op.ignore_value;
         let previous_value = match previous {
             Some(previous) if needs_value => values.read_any(previous.location)?,
@@ -307,7 +308,7 @@ impl Store {
                 values.append(value)?
             },
         };
-        self.view.index.put(&op.key, version);
+        self.view.index.put(place, &op.key, version);
         if let Some(previous) = previous
             && previous.lease != lease
         {
@@ -355,12 +356,13 @@ impl Store {
     }
 
     fn delete(&mut self, key: &[u8], changes: &mut Changes) {
-        let Some(previous) = self.view.index.get(key, u64::MAX).copied() else {
+        let place = self.view.index.find(key);
+        let Some(previous) = self.view.index.newest(place).copied() else {
             return;
         };
         let sub = changes.events.len() as u32;
         let tombstone = Version::tombstone(self.view.revision.0 + 1, sub);
-        self.view.index.put(key, tombstone);
+        self.view.index.put(place, key, tombstone);
         changes
             .events
             .push(Event::new(key, &[], tombstone, Some(previous)));

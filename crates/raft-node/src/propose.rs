@@ -79,7 +79,7 @@ impl Shared {
         }
         let written = tokio::time::timeout(
             self.patience.outcome,
-            self.raft.client_write(Commands(commands)),
+            self.raft.client_write(Commands::new(commands)),
         )
         .await;
         let unknown = |reason: String| Err(Refusal::Failed(Error::Unknown(reason)));

@@ -6,13 +6,14 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, TransferLeaderRequest, VoteRequest};
 use tokio::time::Instant;
 
 use crate::api::Error;
 use crate::batch::Refusal;
 use crate::consensus::snapshot::{SnapshotData, Spool};
-use crate::consensus::{SnapshotMeta, TypeConfig, codec};
+use crate::consensus::{LogId, SnapshotMeta, TypeConfig, Vote, codec};
 use crate::peers::proto::failure::Kind;
 use crate::peers::proto::{
     append_response, call_request, call_response, snapshot_chunk, snapshot_response,
@@ -22,6 +23,12 @@ use crate::propose::COMMAND_BYTES_MAX;
 use crate::shared::{Shared, error_to_failure, failure};
 
 type Answer = Result<call_response::Body, proto::Failure>;
+
+/// Terms that one message may skip. Elections come one at a time; a member that claims more would
+/// bring the counter to its end, after which nobody can be elected.
+const TERMS_SKIPPED_MAX: u64 = 1 << 32;
+/// Largest log index that is believed: no log gets that far.
+const INDEX_MAX: u64 = 1 << 60;
 
 /// Serves peers of one node.
 pub(crate) struct Service(pub(crate) Arc<Shared>);
@@ -60,6 +67,59 @@ impl Service {
             return Err(stopped());
         }
         Ok(())
+    }
+
+    /// Refuses positions that no member comes to.
+    fn plausible(
+        &self,
+        vote: &Vote,
+        positions: impl IntoIterator<Item = Option<LogId>>,
+    ) -> Result<(), proto::Failure> {
+        let known = self.0.raft.metrics().borrow_watched().current_term;
+        let term_max = known.saturating_add(TERMS_SKIPPED_MAX);
+        if vote.leader_id.term > term_max {
+            return Err(invalid(format_args!(
+                "term {} is far beyond {known}",
+                vote.leader_id.term
+            )));
+        }
+        for position in positions.into_iter().flatten() {
+            if position.index > INDEX_MAX || position.leader_id.term > vote.leader_id.term {
+                return Err(invalid(format_args!(
+                    "there is no position {position} in term {}",
+                    vote.leader_id.term
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what would replace committed entries: no leader has it. `reaches` is a snapshot's
+    /// end, which the library takes for more than entries.
+    fn harmless(
+        &self,
+        entries: impl IntoIterator<Item = LogId>,
+        reaches: Option<LogId>,
+    ) -> Result<(), proto::Failure> {
+        let Some(committed) = self.0.raft.metrics().borrow_watched().local_committed else {
+            return Ok(());
+        };
+        let refuse = |position: LogId| {
+            Err(invalid(format_args!(
+                "{position} does not go with what is committed up to {committed}"
+            )))
+        };
+        for position in entries.into_iter().chain(reaches) {
+            let rewrites = position.index <= committed.index
+                && position.leader_id.term > committed.leader_id.term;
+            if rewrites || (position.index == committed.index && position != committed) {
+                return refuse(position);
+            }
+        }
+        match reaches {
+            Some(end) if end.index > committed.index && end < committed => refuse(end),
+            _ => Ok(()),
+        }
     }
 
     async fn answer(&self, request: proto::CallRequest) -> Answer {
@@ -110,6 +170,7 @@ impl Service {
     async fn vote(&self, from: u64, request: &proto::VoteRequest, pre: bool) -> Answer {
         let vote = codec::vote_from_proto(request.vote.as_ref()).map_err(invalid)?;
         let last_log_id = request.last.as_ref().map(codec::log_id_from_proto);
+        self.plausible(&vote, [last_log_id])?;
         // A candidate whose log lacks a committed membership that no longer has it cannot win
         // here anyway; telling it why lets it stop.
         let committed = self.0.committed_membership();
@@ -139,6 +200,7 @@ impl Service {
     async fn transfer(&self, request: &proto::TransferRequest) -> Answer {
         let from = codec::vote_from_proto(request.from_leader.as_ref()).map_err(invalid)?;
         let last = request.last.as_ref().map(codec::log_id_from_proto);
+        self.plausible(&from, [last])?;
         match self
             .0
             .raft
@@ -208,6 +270,10 @@ impl Service {
                 "entries from a member that does not lead",
             ));
         }
+        let last = entries.last().map(|entry| entry.log_id);
+        self.plausible(&vote, [prev_log_id, last, leader_commit])?;
+        let positions = entries.iter().map(|entry| entry.log_id);
+        self.harmless(prev_log_id.into_iter().chain(positions), None)?;
         Ok(AppendEntriesRequest {
             vote,
             prev_log_id,
@@ -240,6 +306,11 @@ impl Service {
             last_log_id: head.last.as_ref().map(codec::log_id_from_proto),
             last_membership: codec::stored_membership_from_proto(membership).map_err(invalid)?,
         };
+        self.plausible(&vote, [meta.last_log_id, *meta.last_membership.log_id()])?;
+        if !vote.committed || meta.last_membership.log_id() > &meta.last_log_id {
+            return Err(invalid("a snapshot that no leader sends"));
+        }
+        self.harmless([], meta.last_log_id)?;
         let (disk, dir) = (self.0.env.disk.clone(), self.0.dir.clone());
         let unique = self.0.env.rng.next_u64();
         let mut spool = blocking(move || Spool::create(disk, &dir, unique)).await?;

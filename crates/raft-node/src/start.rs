@@ -375,8 +375,10 @@ fn assemble(
 /// Waits for the end, whatever brings it, and stops what runs below the tasks.
 async fn take_down(node: Arc<Shared>, thread: MachineThread) {
     node.failure.stopped().await;
-    // Fails only if the library's task panicked, which has been noted.
-    let _ = node.raft.shutdown().await;
+    // A task of its own: the library panics when somebody else who waited for its end gave up
+    // waiting. Fails only if the library's task panicked, which has been noted.
+    let raft = node.raft.clone();
+    let _ = tokio::spawn(async move { raft.shutdown().await }).await;
     node.machine.stop().await;
     let log = node.log.clone();
     let stopped = blocking(move || {

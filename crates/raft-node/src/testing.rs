@@ -64,6 +64,135 @@ pub fn decode_anything(bytes: &[u8]) {
     crate::consensus::codec::decode_anything(bytes);
 }
 
+/// A well-formed message of a peer that lost its mind. Positions are (term, index).
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "the fields of the protocol")]
+pub enum Absurd {
+    Vote {
+        term: u64,
+        last: (u64, u64),
+        pre: bool,
+        transfer: bool,
+    },
+    Transfer {
+        term: u64,
+        to: u64,
+        last: (u64, u64),
+    },
+    Append {
+        term: u64,
+        previous: Option<(u64, u64)>,
+        entries: Vec<(u64, u64)>,
+        committed: (u64, u64),
+    },
+    Snapshot {
+        term: u64,
+        last: (u64, u64),
+        membership: (u64, u64),
+        data: bytes::Bytes,
+    },
+}
+
+/// Lets `message` arrive at `node`, as if its peer `from` had sent it. Answers what
+/// came back, for people.
+pub async fn send(network: &Network, node: &RaftNode, from: u64, message: Absurd) -> String {
+    use proto::{call_request::Body, snapshot_chunk::Part};
+    let shared = &node.shared;
+    let Ok(service) = network.service(&shared.local.peer_url) else {
+        return "nobody listens".into();
+    };
+    let header = Some(proto::Header {
+        cluster_id: shared.cluster_id,
+        from,
+        to: shared.local.id,
+    });
+    let position = |(term, index)| Some(proto::LogId { term, index });
+    let vote = |term, committed| {
+        Some(proto::Vote {
+            term,
+            node: from,
+            committed,
+        })
+    };
+    let body = match message {
+        Absurd::Vote {
+            term,
+            last,
+            pre,
+            transfer,
+        } => {
+            let request = proto::VoteRequest {
+                vote: vote(term, false),
+                last: position(last),
+                leadership_transfer: transfer,
+            };
+            if pre {
+                Body::PreVote(request)
+            } else {
+                Body::Vote(request)
+            }
+        }
+        Absurd::Transfer { term, to, last } => Body::Transfer(proto::TransferRequest {
+            from_leader: vote(term, true),
+            to,
+            last: position(last),
+        }),
+        Absurd::Append {
+            term,
+            previous,
+            entries,
+            committed,
+        } => {
+            let entry = |at| proto::Entry {
+                id: position(at),
+                payload: bytes::Bytes::new(),
+            };
+            let request = proto::AppendRequest {
+                header,
+                vote: vote(term, true),
+                previous: previous.and_then(position),
+                entries: entries.into_iter().map(entry).collect(),
+                committed: position(committed),
+            };
+            let requests = futures_util::stream::iter([request]).boxed();
+            let answers: Vec<_> = service.append(requests).collect().await;
+            return format!("{answers:?}");
+        }
+        Absurd::Snapshot {
+            term,
+            last,
+            membership,
+            data,
+        } => {
+            let end = proto::SnapshotEnd {
+                chunks: 1,
+                size_bytes: data.len() as u64,
+                crc32c: crc32c::crc32c(&data),
+            };
+            let head = proto::SnapshotHead {
+                header,
+                vote: vote(term, true),
+                last: position(last),
+                membership: Some(proto::StoredMembership {
+                    log_id: position(membership),
+                    membership: None,
+                }),
+            };
+            let parts = [Part::Head(head), Part::Data(data), Part::End(end)];
+            let chunks = parts.map(|part| Ok(proto::SnapshotChunk { part: Some(part) }));
+            let answer = service
+                .snapshot(futures_util::stream::iter(chunks).boxed())
+                .await;
+            return format!("{answer:?}");
+        }
+    };
+    let request = proto::CallRequest {
+        header,
+        body: Some(body),
+    };
+    format!("{:?}", service.call(request).await)
+}
+
 #[derive(Default)]
 struct State {
     services: HashMap<String, Arc<dyn PeerService>>,

@@ -108,11 +108,13 @@ impl SimDisk {
     }
 
     /// Ends a crash as if only the process had died: the page cache is all there, and what was
-    /// not synced still is not. Its locks are gone.
+    /// not synced still is not. Its locks are gone, and a failure of a sync that has not come is
+    /// called off.
     pub fn restart_process(&self) {
         let mut state = self.state();
         state.crashed = false;
         state.crash_at = None;
+        state.fail_sync_at = None;
         state.locks.clear();
     }
 

@@ -200,3 +200,29 @@ fn flipped_bits_are_seen() {
     assert_eq!(disk.content(Path::new(FILE)), [0, 0, 8, 0]);
     assert_eq!(disk.crash_image(1).content(Path::new(FILE)), [0, 0, 8, 0]);
 }
+
+#[test]
+fn locks_end_when_dropped_or_with_the_process() {
+    let (disk, _file) = disk_with_file();
+    let path = Path::new("/d/LOCK");
+    let lock = |disk: &SimDisk| Disk::lock(disk, path).map_err(|error| error.kind());
+    let held = lock(&disk).unwrap();
+    assert_eq!(lock(&disk.clone()).unwrap_err(), ErrorKind::WouldBlock);
+    assert!(
+        lock(&disk.crash_image(0)).is_ok(),
+        "a machine that boots holds nothing"
+    );
+    drop(held);
+    let dead = lock(&disk).unwrap();
+    disk.crash();
+    disk.restart_process();
+    let held = lock(&disk).unwrap();
+    drop(dead);
+    assert_eq!(
+        lock(&disk).unwrap_err(),
+        ErrorKind::WouldBlock,
+        "it is the successor's"
+    );
+    drop(held);
+    assert!(lock(&disk).is_ok());
+}

@@ -92,7 +92,8 @@ impl Engine {
             Outcome::decode(answer).map_err(|error| Failure::Damaged(error.to_string()))?;
         match outcome.result {
             Ok(response) => {
-                self.applied_here(outcome.revision, &response).await;
+                self.applied_here(command, outcome.revision, &response)
+                    .await;
                 Ok((outcome.revision, response))
             }
             Err(CommandError::Refused(refused)) => Err(Failure::Refused(refused)),
@@ -104,7 +105,7 @@ impl Engine {
 
     /// Waits until this member, too, has applied what it answers: its clients read their own
     /// writes, even serializably. On the leader that is so already.
-    async fn applied_here(&self, revision: Revision, response: &Response) {
+    async fn applied_here(&self, command: &Command, revision: Revision, response: &Response) {
         let caught_up = async {
             if self.shared.revision() < revision {
                 // An error means that the state is gone; then nothing is read from it either.
@@ -114,9 +115,19 @@ impl Engine {
                     .wait_for(|here| *here >= revision)
                     .await;
             }
+            if let Command::Compact { revision } = command {
+                let mut applied = self.shared.revisions();
+                while self.shared.compact_revision() < *revision && applied.changed().await.is_ok()
+                {
+                }
+            }
             if let Response::LeaseGranted { id, .. } = response {
                 let mut changes = self.shared.lease_notify();
                 while self.shared.lease(*id).is_none() && changes.changed().await.is_ok() {}
+            }
+            // A compaction has no revision of its own to wait for.
+            if matches!(response, Response::Compacted) {
+                let _ = self.node.read_index().await;
             }
         };
         // The write is done, whatever becomes of this member: no error, only a bound.

@@ -165,6 +165,32 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig {
+            failure_persistence: None,
+            ..proptest::prelude::ProptestConfig::with_cases(256)
+        })]
+
+        #[test]
+        fn any_bytes_are_refused_in_peace(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+            text in ".{0,200}",
+        ) {
+            // With the right beginning, and with the right end, it gets further in.
+            let start = format!("{MAGIC} {VERSION}\n").into_bytes();
+            let with_start = [start.as_slice(), &bytes].concat();
+            let body = format!("{MAGIC} {VERSION}\n{text}\n");
+            let whole = format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes()));
+            let multibyte = format!("{MAGIC} {VERSION}\n{text}crc32c {text}");
+            for file in [bytes, with_start, whole.into_bytes(), multibyte.into_bytes()] {
+                let disk = trivet_sim::SimDisk::new();
+                disk.overwrite(&Path::new("/db").join(FILE), &file);
+                let loaded = Format::load(&disk, Path::new("/db"));
+                proptest::prop_assert!(loaded.is_err(), "{loaded:?}");
+            }
+        }
+    }
+
     #[test]
     fn another_version_is_named() {
         let text = sample()

@@ -29,7 +29,7 @@ impl Bench {
     /// The address on [`Bench::network`] of the member of that name.
     #[must_use]
     pub fn url(&self, member_name: &str) -> String {
-        format!("sim://{member_name}")
+        format!("https://{member_name}:2380")
     }
 }
 

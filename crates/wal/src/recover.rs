@@ -184,6 +184,8 @@ struct Replay<'a> {
     seed: Seed,
     window: Window,
     next_max: u64,
+    /// Where the first and the last write began that records were read from.
+    batches: Option<(u32, u32)>,
 }
 
 impl<'a> Replay<'a> {
@@ -195,6 +197,7 @@ impl<'a> Replay<'a> {
             seed,
             window,
             next_max: 0,
+            batches: None,
         })
     }
 
@@ -240,6 +243,8 @@ impl<'a> Replay<'a> {
                 self.next_max = self.next_max.max(header.index + 1);
             }
             offset += header.stride() as u32;
+            let first = self.batches.map_or(header.batch_start, |(first, _)| first);
+            self.batches = Some((first, header.batch_start));
         }
         match end {
             Some(end) if end != offset => {
@@ -287,8 +292,9 @@ impl<'a> Replay<'a> {
     }
 
     /// Decides between torn tail and damage, removes what is left of a torn batch, and makes
-    /// everything before it durable (a killed process may have left it in the page cache).
-    /// Returns the bytes given up.
+    /// everything before it durable: a killed process may have left it in the page cache, and
+    /// after a failed sync it may be only there, in pages that count as clean. Returns the bytes
+    /// given up.
     fn repair_tail(&mut self, offset: u32) -> Result<u64> {
         let segment = self.segment;
         let mut stale = Vec::new();
@@ -304,6 +310,7 @@ impl<'a> Replay<'a> {
                 .write_all_at(u64::from(*place), &[0; RECORD_HEADER_BYTES])
                 .map_err(|e| Error::io("repair", &segment.path, e))?;
         }
+        self.rewrite_last_batch(offset)?;
         segment
             .file
             .sync_data()
@@ -312,6 +319,33 @@ impl<'a> Replay<'a> {
             .last()
             .map_or(offset, |place| place + RECORD_HEADER_BYTES as u32);
         Ok(u64::from(end - offset))
+    }
+
+    /// Writes what the last write before `end` left there once more, so that a sync reaches it.
+    /// Everything earlier was synced before that write began.
+    fn rewrite_last_batch(&mut self, end: u32) -> Result<()> {
+        const PIECE_BYTES: u64 = 1 << 20;
+        let segment = self.segment;
+        // The first write of a segment brings its header.
+        let start = match self.batches {
+            Some((first, last)) if first != last => last,
+            _ => 0,
+        };
+        let (mut at, end) = (u64::from(start), u64::from(end));
+        while at < end {
+            let length = (end - at).min(PIECE_BYTES) as usize;
+            let piece = self
+                .window
+                .bytes(at, length)
+                .map_err(|e| Error::io("read", &segment.path, e))?;
+            let Some(piece) = piece else { break };
+            segment
+                .file
+                .write_all_at(at, piece)
+                .map_err(|e| Error::io("repair", &segment.path, e))?;
+            at += length as u64;
+        }
+        Ok(())
     }
 }
 

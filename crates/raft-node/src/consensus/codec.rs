@@ -177,8 +177,12 @@ pub(crate) fn decode_stored_membership(bytes: Bytes) -> Result<StoredMembership>
 pub(crate) fn encode_payload(payload: &Payload) -> Bytes {
     let kind = match payload {
         EntryPayload::Blank => None,
+        EntryPayload::Normal(Commands {
+            encoded: Some(encoded),
+            ..
+        }) => return encoded.clone(),
         EntryPayload::Normal(commands) => Some(proto::payload::Kind::Commands(proto::Commands {
-            items: commands.0.clone(),
+            items: commands.items.clone(),
         })),
         EntryPayload::Membership(membership) => Some(proto::payload::Kind::Membership(
             membership_to_proto(membership),
@@ -188,13 +192,14 @@ pub(crate) fn encode_payload(payload: &Payload) -> Bytes {
 }
 
 pub(crate) fn decode_payload(bytes: Bytes) -> Result<Payload> {
-    let payload = proto::Payload::decode(bytes)
+    let payload = proto::Payload::decode(bytes.clone())
         .map_err(|error| Invalid::new("log entry", error.to_string()))?;
     Ok(match payload.kind {
         None => EntryPayload::Blank,
-        Some(proto::payload::Kind::Commands(commands)) => {
-            EntryPayload::Normal(Commands(commands.items))
-        }
+        Some(proto::payload::Kind::Commands(commands)) => EntryPayload::Normal(Commands {
+            items: commands.items,
+            encoded: Some(bytes),
+        }),
         Some(proto::payload::Kind::Membership(membership)) => {
             EntryPayload::Membership(membership_from_proto(&membership)?)
         }

@@ -322,7 +322,7 @@ impl Thread {
         let log_id = entry.log_id;
         let commands = match entry.payload {
             EntryPayload::Blank => Vec::new(),
-            EntryPayload::Normal(commands) => commands.0,
+            EntryPayload::Normal(commands) => commands.items,
             EntryPayload::Membership(membership) => {
                 // A replay after a restart passes memberships older than the recorded one.
                 if *self.membership.borrow().log_id() < Some(log_id) {

@@ -471,3 +471,103 @@ impl Answers<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::peers::PeerService;
+
+    /// Nobody is there; counts the attempts to find somebody.
+    #[derive(Default)]
+    struct Nobody(AtomicUsize);
+
+    fn not_sent<T>() -> Result<T, CallError> {
+        Err(CallError::NotSent("nobody is there".into()))
+    }
+
+    #[async_trait]
+    impl PeerTransport for Nobody {
+        async fn call(
+            &self,
+            _: &PeerAddress,
+            _: proto::CallRequest,
+            _: Duration,
+        ) -> Result<proto::CallResponse, CallError> {
+            not_sent()
+        }
+
+        async fn append(
+            &self,
+            _: &PeerAddress,
+            _: BoxStream<'static, proto::AppendRequest>,
+        ) -> Result<BoxStream<'static, Result<proto::AppendResponse, CallError>>, CallError>
+        {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            not_sent()
+        }
+
+        async fn snapshot(
+            &self,
+            _: &PeerAddress,
+            _: BoxStream<'static, proto::SnapshotChunk>,
+        ) -> Result<proto::SnapshotResponse, CallError> {
+            not_sent()
+        }
+
+        async fn serve(
+            &self,
+            _: Arc<dyn PeerService>,
+            _: CancellationToken,
+        ) -> io::Result<BoxFuture<'static, ()>> {
+            Ok(Box::pin(std::future::pending()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_is_not_connected_to_before_the_library_hands_out_a_request() {
+        let nobody = Arc::new(Nobody::default());
+        let mut client = PeerClient {
+            context: Arc::new(NetworkContext {
+                transport: nobody.clone(),
+                cluster_id: 1,
+                local: 1,
+                append_deadline: Duration::from_secs(1),
+                membership: watch::Sender::new(StoredMembership::default()).subscribe(),
+                removed: watch::Sender::new(None),
+            }),
+            to: PeerAddress {
+                id: 2,
+                url: "https://nobody:2380".into(),
+            },
+        };
+        let option = || RPCOption::new(Duration::from_secs(1));
+        // The pause between two attempts.
+        let held_back = stream::pending::<AppendEntriesRequest<C>>();
+        let waiting = RaftNetworkV2::stream_append(&mut client, held_back, option());
+        assert!(waiting.now_or_never().is_none());
+        assert_eq!(nobody.0.load(Ordering::Relaxed), 0);
+
+        let request = AppendEntriesRequest {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: None,
+            entries: Vec::new(),
+            leader_commit: None,
+        };
+        let tried = RaftNetworkV2::stream_append(&mut client, stream::iter([request]), option());
+        let failure = tried.await.map(drop);
+        assert!(matches!(failure, Err(RPCError::Unreachable(_))));
+        assert_eq!(nobody.0.load(Ordering::Relaxed), 1);
+
+        // What ended meanwhile is nobody's error.
+        let ended = RaftNetworkV2::stream_append(&mut client, stream::empty::<_>(), option());
+        let answers = ended.await.map(|answers| answers.count().now_or_never());
+        assert_eq!(answers.ok(), Some(Some(0)));
+        assert_eq!(nobody.0.load(Ordering::Relaxed), 1);
+    }
+}

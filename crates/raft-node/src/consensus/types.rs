@@ -10,12 +10,34 @@ use crate::consensus::machine::MachineAdapter;
 use crate::consensus::snapshot::SnapshotData;
 
 /// The commands of one log entry.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Commands(pub(crate) Vec<Bytes>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Commands {
+    pub(crate) items: Vec<Bytes>,
+    /// The payload they were decoded from, which they are slices of: the entry goes on to the
+    /// disk and to other members as it came.
+    pub(crate) encoded: Option<Bytes>,
+}
+
+impl Commands {
+    pub(crate) fn new(items: Vec<Bytes>) -> Self {
+        Self {
+            items,
+            encoded: None,
+        }
+    }
+}
+
+impl PartialEq for Commands {
+    fn eq(&self, other: &Self) -> bool {
+        self.items == other.items
+    }
+}
+
+impl Eq for Commands {}
 
 impl fmt::Display for Commands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} commands", self.0.len())
+        write!(f, "{} commands", self.items.len())
     }
 }
 

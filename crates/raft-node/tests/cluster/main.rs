@@ -1,5 +1,6 @@
 //! Members on a simulated network, and on a real one.
 
+mod absurd;
 mod basic;
 mod faults;
 mod fuzz;

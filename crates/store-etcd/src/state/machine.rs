@@ -121,6 +121,10 @@ impl StateMachine for Machine {
         let (revision, cursor) = (inner.store.revision(), inner.lease_log.cursor());
         drop(inner);
         self.shared.publish(revision, cursor);
+        if compacts {
+            // The revision stays; whoever waits for the compaction has to look again.
+            self.shared.revisions.send_modify(|_| {});
+        }
         if compacts && self.worker.is_some() {
             self.ask(Job::Maintain)?;
         }

@@ -105,6 +105,10 @@ fn open_dir(config: StateConfig) -> io::Result<(Machine, Arc<Shared>)> {
     let checkpoints_dir = config.dir.join("checkpoints");
     create_dirs(&*disk, &config.dir, &[&values_dir, &checkpoints_dir])?;
     let found = find_checkpoint(&disk, &checkpoints_dir)?;
+    // A killed process may have left a checkpoint whose name is not durable yet. What is said to
+    // be durable lets the log go.
+    disk.sync_dir(&values_dir)?;
+    disk.sync_dir(&checkpoints_dir)?;
     let names = disk.read_dir(&values_dir)?;
     let newest = names
         .iter()

@@ -125,6 +125,11 @@ impl ReadValues for Table {
                 fits
             });
             let together = together.count().max(1);
+            if together == 1 {
+                values[first] = self.read(locations[first])?;
+                rest = &rest[1..];
+                continue;
+            }
             buffer.resize((end - start) as usize, 0);
             self.read_record(locations[first], start, &mut buffer)?;
             for &index in &rest[..together] {

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use trivet_env::Disk;
 use trivet_mvcc::{
     Error as Refusal, KeyRange, LeaseId, LeaseInfo, RangeOp, RangeResult, ReadValues, Revision,
@@ -104,7 +104,7 @@ pub struct Shared {
     pub(super) work: Mutex<Work>,
     pub(super) revisions: watch::Sender<Revision>,
     pub(super) lease_cursor: watch::Sender<u64>,
-    pub(super) closed: CancellationToken,
+    pub(super) closed: AtomicBool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -132,7 +132,7 @@ impl Shared {
             work: Mutex::new(work),
             revisions: watch::Sender::new(inner.store.revision()),
             lease_cursor: watch::Sender::new(inner.lease_log.cursor()),
-            closed: CancellationToken::new(),
+            closed: AtomicBool::new(false),
             inner: RwLock::new(inner),
         }
     }
@@ -170,9 +170,10 @@ impl Shared {
             .send_if_modified(|old| std::mem::replace(old, lease_cursor) != lease_cursor);
     }
 
-    /// The newest revision that was applied here.
+    /// The newest revision that was applied here. Does not wait for the entry that is being
+    /// applied, as everything that looks at the state itself does.
     pub fn revision(&self) -> Revision {
-        self.read().store.revision()
+        *self.revisions.borrow()
     }
 
     /// The last compaction; 0 for none.
@@ -300,7 +301,9 @@ impl Shared {
 
     /// Ends every watch. Reads go on.
     pub fn close(&self) {
-        self.closed.cancel();
+        self.closed.store(true, Ordering::Release);
+        // Watches wait for revisions only; this one is no news but wakes them.
+        self.revisions.send_modify(|_| {});
     }
 
     /// The part of the state that a range needs, to be read without the lock.

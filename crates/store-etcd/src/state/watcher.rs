@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -158,10 +159,11 @@ impl Watcher {
             if let Some(batch) = self.ready().await? {
                 return Ok(batch);
             }
-            tokio::select! {
-                () = self.shared.closed.cancelled() => return Err(WatchError::Closed),
-                changed = self.revisions.changed() => changed.map_err(|_| WatchError::Closed)?,
-            }
+            // The end of the store is a change too.
+            self.revisions
+                .changed()
+                .await
+                .map_err(|_| WatchError::Closed)?;
         }
     }
 
@@ -217,11 +219,15 @@ impl Watcher {
     }
 
     fn source(&self) -> Result<Option<Source>, WatchError> {
-        if self.shared.closed.is_cancelled() {
+        if self.shared.closed.load(Ordering::Acquire) {
             return Err(WatchError::Closed);
         }
         if let Some(backlog) = &self.backlog {
             return Ok(Some(Source::Backlog(Arc::clone(backlog))));
+        }
+        // Most watches wait most of the time: this is found out without the lock on the state.
+        if self.next > self.shared.revision() {
+            return Ok(None);
         }
         let inner = self.shared.read();
         inner.usable()?;

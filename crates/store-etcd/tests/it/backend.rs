@@ -290,3 +290,51 @@ fn the_directory_of_a_genuine_etcd_is_foreign() {
         found[0].description
     );
 }
+
+#[tokio::test]
+async fn a_directory_has_one_user_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = StoreConfig::single(Env::real(), dir.path().join("trivet"));
+    let store = soon(open(config.clone())).await.unwrap();
+    let refused = soon(open(config.clone())).await.err();
+    let Some(Error::Invalid(message)) = refused else {
+        panic!("{refused:?}");
+    };
+    let place = config.dir.display().to_string();
+    assert!(
+        message.contains(&place) && message.contains("in use") && message.contains("stop it"),
+        "{message}"
+    );
+    // The first one is none the worse for it.
+    store.put(put("a", "1")).await.unwrap();
+    store.shutdown().await;
+    // Free as soon as it is shut down, even while somebody keeps the handle.
+    let again = soon(open(config.clone())).await.unwrap();
+    again.shutdown().await;
+    drop(store);
+
+    // Another process counts as well, and dies with its lock.
+    let mut other = std::process::Command::new("flock")
+        .arg(config.dir.join("LOCK"))
+        .args(["cat"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    if let Ok(other) = &mut other {
+        use std::io::{Read as _, Write as _};
+        // Once it echoes, it has the lock.
+        other.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        let mut echo = [0];
+        other
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut echo)
+            .unwrap();
+        let refused = soon(open(config.clone())).await.err();
+        assert!(matches!(refused, Some(Error::Invalid(_))), "{refused:?}");
+        drop(other.stdin.take());
+        other.wait().unwrap();
+    }
+    soon(open(config)).await.unwrap().shutdown().await;
+}

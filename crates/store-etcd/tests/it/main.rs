@@ -6,6 +6,7 @@ mod backend;
 mod cluster;
 mod conformance;
 mod etcdctl;
+mod hostile;
 mod kv;
 mod lease;
 mod support;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use trivet_env::{Disk, DiskFile, DiskLock, OpenMode};
 use trivet_sim::SimDisk;
@@ -14,6 +15,10 @@ pub(crate) enum Bug {
     None,
     /// The log is acknowledged before it is synced.
     LogNotSynced,
+    /// Now and then the log is acknowledged before it is synced, and synced with what follows.
+    LogSyncedLate,
+    /// The directories above the store's own are not made durable.
+    AncestorsNotSynced,
     /// A new log segment's directory entry is not made durable.
     LogDirectoryNotSynced,
     /// Checkpoints and values are not synced.
@@ -38,22 +43,28 @@ struct Forgetful {
     bug: Bug,
 }
 
-struct Unsynced(Arc<dyn DiskFile>);
+struct Unsynced {
+    file: Arc<dyn DiskFile>,
+    /// Of so many syncs one is left out.
+    one_of: u64,
+    syncs: AtomicU64,
+}
 
 impl Disk for Forgetful {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.disk.open(path, mode)?;
         let below = |name: &str| path.components().any(|part| part.as_os_str() == name);
-        let forget = match self.bug {
-            Bug::LogNotSynced => below("log"),
-            Bug::StateNotSynced => below("state"),
-            _ => false,
+        let one_of = match self.bug {
+            Bug::LogNotSynced if below("log") => 1,
+            Bug::LogSyncedLate if below("log") => 7,
+            Bug::StateNotSynced if below("state") => 1,
+            _ => return Ok(file),
         };
-        Ok(if forget {
-            Arc::new(Unsynced(file))
-        } else {
-            file
-        })
+        Ok(Arc::new(Unsynced {
+            file,
+            one_of,
+            syncs: AtomicU64::new(0),
+        }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -77,10 +88,11 @@ impl Disk for Forgetful {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        if self.bug == Bug::LogDirectoryNotSynced && path.ends_with("log") {
-            return Ok(());
+        match self.bug {
+            Bug::LogDirectoryNotSynced if path.ends_with("log") => Ok(()),
+            Bug::AncestorsNotSynced if path.components().count() < 3 => Ok(()),
+            _ => self.disk.sync_dir(path),
         }
-        self.disk.sync_dir(path)
     }
 
     fn lock(&self, path: &Path) -> io::Result<DiskLock> {
@@ -90,22 +102,26 @@ impl Disk for Forgetful {
 
 impl DiskFile for Unsynced {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at(offset, buffer)
+        self.file.read_at(offset, buffer)
     }
 
     fn write_all_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(offset, data)
+        self.file.write_all_at(offset, data)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        Ok(())
+        let number = self.syncs.fetch_add(1, Ordering::Relaxed);
+        if number % self.one_of == self.one_of - 1 {
+            return Ok(());
+        }
+        self.file.sync_data()
     }
 
     fn size_bytes(&self) -> io::Result<u64> {
-        self.0.size_bytes()
+        self.file.size_bytes()
     }
 
     fn set_size(&self, size_bytes: u64) -> io::Result<()> {
-        self.0.set_size(size_bytes)
+        self.file.set_size(size_bytes)
     }
 }

@@ -109,12 +109,23 @@ impl State {
             return None;
         }
         let real = |(key, value): &Change| value.is_some() || self.keys.contains_key(key);
-        Some(attempt.changes.iter().filter(|c| real(c)).cloned().collect())
+        Some(
+            attempt
+                .changes
+                .iter()
+                .filter(|c| real(c))
+                .cloned()
+                .collect(),
+        )
     }
 
     fn attached(&self, lease: LeaseId) -> BTreeSet<&Bytes> {
         let mine = |pair: &&KeyValue| pair.lease == Some(lease);
-        self.keys.values().filter(mine).map(|pair| &pair.key).collect()
+        self.keys
+            .values()
+            .filter(mine)
+            .map(|pair| &pair.key)
+            .collect()
     }
 
     fn apply(&mut self, event: &WatchEvent) -> Result<(), String> {
@@ -133,7 +144,9 @@ impl State {
             (before.create_revision, before.version + 1)
         });
         if (current.create_revision, current.version) != (create, version) {
-            return Err(format!("{current:?} should be version {version} since {create}"));
+            return Err(format!(
+                "{current:?} should be version {version} since {create}"
+            ));
         }
         self.keys.insert(current.key.clone(), current.clone());
         Ok(())
@@ -156,9 +169,11 @@ pub(crate) fn check(history: &History, leases: impl Fn(LeaseId) -> bool) -> Resu
                 }
             }
             Told::Nothing => {
-                match attempt.changes.iter().find_map(|(_, value)| value.as_ref()) {
-                    Some(value) => drop(open_puts.insert(value, number)),
-                    None => open_deletes.push(number),
+                let values = attempt.changes.iter().filter_map(|(_, v)| v.as_ref());
+                let before = open_puts.len();
+                open_puts.extend(values.map(|value| (value, number)));
+                if open_puts.len() == before {
+                    open_deletes.push(number);
                 }
             }
             Told::Refused => {}
@@ -202,7 +217,9 @@ pub(crate) fn check(history: &History, leases: impl Fn(LeaseId) -> bool) -> Resu
             }
             lease = attempt.lease;
         } else if let Some(value) = found.values().flatten().next() {
-            let attempt = open_puts.remove(value).map(|number| &history.attempts[number]);
+            let attempt = open_puts
+                .remove(value)
+                .map(|number| &history.attempts[number]);
             let Some(attempt) = attempt.filter(|attempt| explains(attempt)) else {
                 return Err(format!("{revision}: {events:?} is not what anybody did"));
             };
@@ -211,13 +228,28 @@ pub(crate) fn check(history: &History, leases: impl Fn(LeaseId) -> bool) -> Resu
             let keys: BTreeSet<&Bytes> = found.keys().collect();
             let mut revoking = history.revoking.iter();
             let revoked = revoking.any(|lease| state.attached(*lease) == keys);
-            let number = open_deletes
-                .iter()
-                .position(|number| explains(&history.attempts[*number]));
+            // Those first that explain nothing else.
+            let explain = |number: &usize, any: bool| {
+                let attempt = &history.attempts[*number];
+                (attempt.expect == Expect::Any) == any && explains(attempt)
+            };
+            let place = |any| open_deletes.iter().position(|number| explain(number, any));
+            let number = place(false).or_else(|| place(true));
             match number {
                 _ if revoked => {}
-                Some(number) => drop(open_deletes.swap_remove(number)),
-                None => return Err(format!("{revision}: nobody asked for {events:?}")),
+                Some(number) => drop(open_deletes.remove(number)),
+                None => {
+                    let touches = |attempt: &&Attempt| {
+                        attempt
+                            .changes
+                            .iter()
+                            .any(|(key, _)| found.contains_key(key))
+                    };
+                    let attempts: Vec<_> = history.attempts.iter().filter(touches).collect();
+                    return Err(format!(
+                        "{revision}: nobody asked for {events:?}, only for {attempts:?}"
+                    ));
+                }
             }
         }
         for event in events {

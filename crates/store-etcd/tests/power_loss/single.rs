@@ -1,6 +1,7 @@
 //! One member: several lives, each ended by a fault.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use trivet_store_etcd::testing::{self, Bench, Network, Retention};
 use trivet_store_etcd::{EtcdStore, StoreConfig};
 
 use crate::disks::Bug;
-use crate::model::{self, History};
+use crate::model::{self, History, Told};
 use crate::rounds;
 use crate::workload::{Client, follow};
 
@@ -55,6 +56,9 @@ pub(crate) fn settings(disk: &SimDisk, bug: Bug) -> StoreConfig {
     config.watch_progress = Duration::from_millis(10);
     config
 }
+
+/// Over all rounds: shows that there was something to lose.
+static ACKNOWLEDGED: AtomicU64 = AtomicU64::new(0);
 
 /// How a life ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,15 +130,22 @@ impl Round {
             16 | 17 => Fault::FullDisk,
             _ => Fault::Quiet,
         };
-        // In every fifth life the machine dies while the store is being opened.
-        if self.rng.chance(20) {
-            self.disk
-                .crash_at(self.disk.operations() + self.rng.below(40));
+        // Now and then it happens while the store is being opened.
+        let early = self.rng.below(10);
+        match early {
+            0 | 1 => self
+                .disk
+                .crash_at(self.disk.operations() + self.rng.below(40)),
+            2 => self
+                .disk
+                .fail_sync_at(self.disk.syncs() + self.rng.below(8)),
+            _ => {}
         }
         let store = match self.open().await {
             Ok(store) => store,
-            Err(_) if self.disk.crashed() => {
-                self.disk = self.disk.crash_image(self.rng.next_u64());
+            Err(_) if early <= 2 => {
+                self.disk.crash();
+                self.reboot();
                 return Ok(());
             }
             Err(error) => return Err(format!("life {life}: the store does not open: {error}")),
@@ -152,9 +163,7 @@ impl Round {
             Fault::FailedSync => self
                 .disk
                 .fail_sync_at(self.disk.syncs() + self.rng.below(60)),
-            Fault::FullDisk => self
-                .disk
-                .set_space_left(Some(self.rng.below(16) * 4096)),
+            Fault::FullDisk => self.disk.set_space_left(Some(self.rng.below(16) * 4096)),
             Fault::Quiet => {}
         }
         let operations = 15 + self.rng.below(25) as usize;
@@ -174,14 +183,12 @@ impl Round {
         let _ = following.await;
         testing::abort(&store).await;
         drop(store);
-        self.reboot(fault);
+        self.reboot();
         Ok(())
     }
 
-    fn reboot(&mut self, fault: Fault) {
-        // A disk that failed to sync shows data that it does not have, until the power is gone.
-        let killed = fault != Fault::FailedSync && self.rng.chance(20);
-        if killed {
+    fn reboot(&mut self) {
+        if self.rng.chance(20) {
             self.disk.restart_process();
             self.disk.set_space_left(None);
         } else {
@@ -207,12 +214,11 @@ impl Round {
             .map_err(|error| format!("at last the store does not go on: {error}"))?;
         let newest = self.history.lock().unwrap().newest;
         let caught_up = async {
-            loop {
+            let caught_up = || {
                 let history = self.history.lock().unwrap();
-                if history.covered >= newest || history.broken.is_some() {
-                    return;
-                }
-                drop(history);
+                history.covered >= newest || history.broken.is_some()
+            };
+            while !caught_up() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
@@ -226,6 +232,12 @@ impl Round {
         };
         following.abort();
         store.shutdown().await;
+        let acknowledged = {
+            let history = self.history.lock().unwrap();
+            let done = |attempt: &&model::Attempt| matches!(attempt.outcome, Told::Done(_));
+            history.attempts.iter().filter(done).count() as u64
+        };
+        ACKNOWLEDGED.fetch_add(acknowledged, Ordering::Relaxed);
         checked.map_err(|what| format!("round {:x}: {what}", self.seed))
     }
 }
@@ -237,4 +249,9 @@ async fn one_member_loses_nothing_acknowledged() {
     if let Err(what) = outcome {
         panic!("{what}");
     }
+    let acknowledged = ACKNOWLEDGED.load(Ordering::Relaxed);
+    assert!(
+        acknowledged > 30 * count,
+        "only {acknowledged} writes were acknowledged in {count} rounds"
+    );
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use trivet_datastore::{
-    Datastore, DeleteRequest, Effect, Error, Expect, KeyRange, LeaseId, PutRequest, RangeRequest,
-    Revision, WatchRequest, WriteOutcome,
+    Datastore, DeleteRequest, Effect, Error, Expect, KeyRange, LeaseId, PutRequest, RangePage,
+    RangeRequest, Revision, WatchRequest, WriteOutcome,
 };
 use trivet_mvcc::{
     Compare, CompareOp, CompareTarget, DeleteRangeOp, KeyRange as Keys, Op, PutOp, Txn,
@@ -41,7 +41,7 @@ impl Client {
     }
 
     fn value(&self, number: usize) -> Bytes {
-        let padding = [0, 30, 500, 1500][self.rng.below(4) as usize];
+        let padding = [0, 10, 300, 1500][self.rng.below(4) as usize];
         format!("{}.{number}:{}", self.name, "x".repeat(padding)).into()
     }
 
@@ -175,9 +175,7 @@ impl Client {
     ) -> Result<Option<Revision>, Error> {
         let mut others = (0..KEYS).map(|key| Bytes::from(format!("k/{key}")));
         let second = others.clone().find(|key| *key != first).unwrap();
-        let third = others
-            .rfind(|key| *key != first && *key != second)
-            .unwrap();
+        let third = others.rfind(|key| *key != first && *key != second).unwrap();
         let (one, two) = (
             self.value(number),
             Bytes::from(format!("{}.{number}:second", self.name)),
@@ -274,6 +272,20 @@ impl Client {
         }
     }
 
+    fn found(&self, floor: Revision, page: RangePage) {
+        let mut history = self.history();
+        if page.revision < floor {
+            let what = format!("a read at {} after {floor} was known", page.revision);
+            history.accuse(what);
+        }
+        history.learn(page.revision);
+        history.seen.push(Seen {
+            revision: page.revision,
+            key: None,
+            pairs: page.items,
+        });
+    }
+
     /// Reads everything, now and at a revision of the past.
     pub(crate) async fn read(&self) -> Result<Option<Revision>, Error> {
         let floor = self.history().newest;
@@ -286,19 +298,8 @@ impl Client {
             count_only: false,
         };
         let page = self.store.range(request.clone()).await?;
-        let mut history = self.history();
-        if page.revision < floor {
-            let what = format!("a read at {} after {floor} was known", page.revision);
-            history.accuse(what);
-        }
-        history.learn(page.revision);
-        history.seen.push(Seen {
-            revision: page.revision,
-            key: None,
-            pairs: page.items,
-        });
         let past = Revision(page.revision.0.saturating_sub(self.rng.below(4)).max(1));
-        drop(history);
+        self.found(floor, page);
         request.at = Some(past);
         match self.store.range(request).await {
             Ok(page) => self.history().seen.push(Seen {

@@ -44,6 +44,51 @@ fn a_failed_sync_is_final() {
     }
 }
 
+/// The page cache goes on showing what a failed sync lost, to the next process too; a sync of
+/// its own does not reach pages that count as clean.
+#[test]
+fn what_a_failed_sync_left_in_the_cache_is_written_again() {
+    for sync in 3..30 {
+        let disk = SimDisk::new();
+        let (wal, _) = open(&disk, tiny(false)).unwrap();
+        disk.fail_sync_at(sync);
+        for index in 1..40 {
+            let (done, receiver) = ack();
+            let entry = entry(index, 1, &[index as u8; 70]);
+            if wal.append(vec![entry], done).is_err() || receiver.recv().unwrap().is_err() {
+                break;
+            }
+        }
+        drop(wal);
+        disk.restart_process();
+        let (wal, _) = open(&disk, tiny(false)).unwrap();
+        let mut expected = entries(&wal).unwrap();
+        let seen = disk.crash_image(sync);
+        let (again, _) = open(&seen, tiny(false)).unwrap();
+        assert_eq!(
+            entries(&again).unwrap(),
+            expected,
+            "sync {sync}: what was shown stays"
+        );
+        let next = expected.last().map_or(1, |last| last.index + 1);
+        for index in next..next + 3 {
+            let (done, receiver) = ack();
+            let entry = entry(index, 1, &[7; 70]);
+            wal.append(vec![entry.clone()], done).unwrap();
+            receiver.recv().unwrap().unwrap();
+            expected.push(entry);
+        }
+        for image in 0..4 {
+            let (again, _) = open(&disk.crash_image(image), tiny(false)).unwrap();
+            assert_eq!(
+                entries(&again).unwrap(),
+                expected,
+                "sync {sync}, image {image}"
+            );
+        }
+    }
+}
+
 #[test]
 fn everybody_who_waits_is_told_in_order() {
     let disk = SimDisk::new();

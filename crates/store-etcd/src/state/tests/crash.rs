@@ -116,6 +116,29 @@ fn a_second_crash_during_recovery_loses_nothing_either() {
     }
 }
 
+/// What a killed process left behind is not durable because its successor finds it.
+#[test]
+fn what_is_called_durable_after_a_kill_survives_a_power_loss() {
+    let log = workload(5, 60);
+    let expected = reference(&log);
+    let whole = SimDisk::new();
+    run(&whole, &log).unwrap();
+    for crash in 0..whole.operations() {
+        let disk = SimDisk::new();
+        disk.crash_at(crash);
+        run(&disk, &log).unwrap_err();
+        disk.restart_process();
+        let (machine, _) = open_on(&disk).unwrap();
+        let durable = machine.durable().index;
+        drop(machine);
+        for seed in 0..4 {
+            let what = format!("kill at operation {crash}, image {seed}");
+            let found = recover(&disk.crash_image(seed), &log, &expected, &what);
+            assert!(found >= durable, "{what}: {found} of {durable}");
+        }
+    }
+}
+
 #[test]
 fn a_failed_sync_ends_the_state() {
     let log = workload(3, 60);

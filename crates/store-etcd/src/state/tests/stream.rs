@@ -115,6 +115,64 @@ fn a_damaged_or_cut_stream_leaves_the_old_state() {
     install(&mut to, position, &[whole.into()]).unwrap();
 }
 
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig {
+        failure_persistence: None,
+        ..proptest::prelude::ProptestConfig::with_cases(128)
+    })]
+
+    /// A stream or a checkpoint of any bytes, or of good ones with a piece replaced.
+    #[test]
+    fn no_bytes_from_outside_make_it_panic(
+        noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..120),
+        at in proptest::prelude::any::<proptest::sample::Index>(),
+        cuts in proptest::collection::vec(1..40usize, 1..20),
+    ) {
+        let (disk, mut machine, _) = filled(11, 12);
+        let (position, good) = chunks(&mut machine);
+        let good: Vec<u8> = good.concat();
+        let mut spoilt = good.clone();
+        let place = at.index(good.len());
+        let end = (place + noise.len()).min(good.len());
+        spoilt.splice(place..end, noise.iter().copied());
+        for stream in [&noise, &spoilt] {
+            let mut rest = stream.as_slice();
+            let mut pieces = Vec::new();
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, behind) = rest.split_at((*cut).min(rest.len()));
+                pieces.push(Bytes::copy_from_slice(piece));
+                rest = behind;
+            }
+            let (mut other, shared) = open_on(&SimDisk::new()).unwrap();
+            let before = dump(&shared);
+            if install(&mut other, position, &pieces).is_err() {
+                proptest::prop_assert_eq!(dump(&shared), before);
+            } else {
+                proptest::prop_assert_eq!(stream, &good);
+            }
+        }
+        machine.checkpoint(true).unwrap();
+        drop(machine);
+        let path = disk
+            .files()
+            .into_iter()
+            .find(|path| path.extension().is_some_and(|extension| extension == "ckpt"))
+            .unwrap();
+        let mut checkpoint = disk.content(&path);
+        let place = at.index(checkpoint.len());
+        let end = (place + noise.len()).min(checkpoint.len());
+        let untouched = checkpoint[place..end] == noise[..];
+        checkpoint.splice(place..end, noise.iter().copied());
+        disk.overwrite(&path, &checkpoint);
+        proptest::prop_assert!(untouched || open_on(&disk).is_err());
+        disk.overwrite(&path, &noise);
+        proptest::prop_assert!(open_on(&disk).is_err());
+    }
+}
+
 #[test]
 fn a_crash_while_installing_leaves_the_old_or_the_new_state() {
     let (_, mut from, from_shared) = filled(10, 120);
