@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use trivet_datastore::{Backend, MemoryBackend};
+use trivet_legacy_reader::LegacyProbe;
 use trivet_store_etcd::EtcdBackend;
 
 use crate::args::DatastoreKind;
+use crate::paths;
 
 /// The chosen backend.
 pub(crate) fn chosen(kind: DatastoreKind) -> Arc<dyn Backend> {
@@ -15,9 +17,12 @@ pub(crate) fn chosen(kind: DatastoreKind) -> Arc<dyn Backend> {
     }
 }
 
-/// Every backend: each recognises its own data, whichever is chosen.
+/// Every backend, and what recognises the data of old K3s servers: each is asked whether data
+/// is its own, whichever is chosen.
 pub(crate) fn all() -> Vec<Arc<dyn Backend>> {
-    [DatastoreKind::Etcd, DatastoreKind::Memory]
-        .map(chosen)
-        .into()
+    vec![
+        chosen(DatastoreKind::Etcd),
+        chosen(DatastoreKind::Memory),
+        Arc::new(LegacyProbe::new(paths::scratch())),
+    ]
 }

@@ -7,7 +7,9 @@
 mod agent;
 mod args;
 mod backend;
+mod cloudinit;
 mod config_file;
+mod datastore;
 mod failure;
 mod logging;
 mod member;
@@ -53,7 +55,9 @@ fn run(arguments: &[OsString]) -> Result<(), Failure> {
         Command::Agent(args) => agent::run(&args, shown),
         Command::Status(args) => status::run(&args),
         Command::Member(args) => member::run(&args).map_err(Failure::other),
+        Command::Datastore(args) => datastore::run(&args),
         Command::Token(args) => token::run(&args).map_err(Failure::other),
+        Command::Cloudinit(args) => cloudinit::run(&args),
         Command::Completion(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "trivet", &mut script);

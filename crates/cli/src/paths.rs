@@ -26,6 +26,11 @@ pub(crate) fn kubeconfig(given: Option<&Path>) -> PathBuf {
     }
 }
 
+/// Where files may be made that nobody needs afterwards.
+pub(crate) fn scratch() -> PathBuf {
+    env::temp_dir()
+}
+
 fn home() -> PathBuf {
     env::var_os("HOME")
         .filter(|home| !home.is_empty())

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use trivet_datastore::Footprint;
 use trivet_join::{JoinError, SettingDifference};
@@ -24,8 +24,10 @@ pub enum StartError {
     /// Data of another store lies in the data directory and would be left behind.
     #[error(
         "{data_dir} holds data that --datastore {backend} would leave behind: {}. Nothing was changed. \
-         Start with the program that wrote it, or use another --data-dir, or move the data away",
-        footprints(found)
+         To go on using it, start the program that wrote it; to start without it, use another --data-dir, \
+         or set it aside: {}",
+        footprints(found),
+        set_aside(data_dir)
     )]
     ForeignData {
         /// The directory that was looked at.
@@ -173,6 +175,15 @@ fn footprints(found: &[Footprint]) -> String {
         .map(|f| format!("{} ({}: {})", f.path.display(), f.backend, f.description))
         .collect();
     texts.join("; ")
+}
+
+/// The command that sets everything aside with one rename, for a shell. Files that belong
+/// together, such as a database and its log, stay together.
+fn set_aside(dir: &Path) -> String {
+    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    let mut aside = dir.as_os_str().to_owned();
+    aside.push(".set-aside");
+    format!("mv -nT {} {}", quoted(dir), quoted(Path::new(&aside)))
 }
 
 fn list(differences: &[SettingDifference]) -> String {

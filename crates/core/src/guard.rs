@@ -1,7 +1,7 @@
 //! The guard: whose data lies here?
 //!
 //! Runs before anything is written, on every start. Every kind of store that the program knows
-//! is asked; K3s's own three are recognised here, by content.
+//! is asked; K3s's own three are recognised here too, by their places.
 
 use std::fs::{self, File};
 use std::io;
@@ -24,31 +24,36 @@ pub(crate) struct Verdict {
 pub(crate) fn check(config: &Config) -> Result<Verdict, StartError> {
     let dir = RealDir(config.layout.db());
     let look = || -> io::Result<(bool, Vec<Footprint>)> {
-        let mut foreign = k3s_footprints(&dir)?;
-        let mut own_data = false;
-        let chosen = match &config.store {
-            Store::Kind(backend) => {
-                for found in backend.probe(&dir)? {
-                    if found.backend == backend.name() {
-                        own_data = true;
-                    } else if !foreign.iter().any(|other| other.path == found.path) {
-                        foreign.push(found);
-                    }
-                }
-                backend.name()
+        let (mut own_data, mut foreign) = (false, Vec::new());
+        // Of one place the first description stays: whoever knows the data better speaks first.
+        let add = |foreign: &mut Vec<Footprint>, found: Footprint| {
+            if !foreign.iter().any(|other| other.path == found.path) {
+                foreign.push(found);
             }
-            Store::Open(_) => "",
         };
-        for backend in config
+        let mut chosen = "";
+        if let Store::Kind(backend) = &config.store {
+            chosen = backend.name();
+            for found in backend.probe(&dir)? {
+                if found.backend == chosen {
+                    own_data = true;
+                } else {
+                    add(&mut foreign, found);
+                }
+            }
+        }
+        let others = config
             .probes
             .iter()
-            .filter(|backend| backend.name() != chosen)
-        {
+            .filter(|backend| backend.name() != chosen);
+        // Beside own data others are only mentioned: not worth reading them on every start.
+        for backend in others.filter(|_| !own_data) {
             for found in backend.probe(&dir)? {
-                if !foreign.iter().any(|other| other.path == found.path) {
-                    foreign.push(found);
-                }
+                add(&mut foreign, found);
             }
+        }
+        for found in k3s_footprints(&dir)? {
+            add(&mut foreign, found);
         }
         Ok((own_data, foreign))
     };
@@ -69,7 +74,8 @@ pub(crate) fn check(config: &Config) -> Result<Verdict, StartError> {
     Ok(Verdict { own_data })
 }
 
-/// The three stores that K3s has had.
+/// The three stores that K3s has had, by place and name, for programs that register no probe
+/// that looks inside.
 fn k3s_footprints(dir: &dyn ReadOnlyDir) -> io::Result<Vec<Footprint>> {
     let mut found = Vec::new();
     let mut add = |backend: &str, path: &str, description: &str| {
@@ -79,46 +85,28 @@ fn k3s_footprints(dir: &dyn ReadOnlyDir) -> io::Result<Vec<Footprint>> {
             description: description.to_owned(),
         });
     };
-    if dir.is_dir("etcd/member/wal")? {
-        add("k3s etcd", "etcd", "an etcd member of K3s");
+    if dir.is_dir("etcd/member")? {
+        add("k3s-etcd", "etcd", "an embedded etcd member of K3s");
     }
     if dir
-        .read("state.db", 0, 16)
-        .is_ok_and(|start| start == b"SQLite format 3\0")
+        .file_size_bytes("state.db")?
+        .is_some_and(|size| size > 0)
     {
-        add("k3s sqlite", "state.db", "a SQLite database of K3s");
+        add("k3s-sqlite", "state.db", "a SQLite database of K3s");
     }
-    let names = match dir.read_dir("state.dqlite") {
-        Ok(names) => names,
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Vec::new()
-        }
-        Err(error) => return Err(error),
+    // The bare name is what K3s itself goes by, even that of a dangling link.
+    let names = match dir.read_dir("") {
+        Err(error) if missing(&error) => Vec::new(),
+        names => names?,
     };
-    if names.iter().any(|name| is_dqlite_data(name)) {
+    if names.iter().any(|name| name == "state.dqlite") {
         add(
-            "k3s dqlite",
+            "k3s-dqlite",
             "state.dqlite",
-            "a dqlite member of K3s 1.16 to 1.18",
+            "a dqlite database of K3s 1.0 to 1.18",
         );
     }
     Ok(found)
-}
-
-/// `node-id` and `peers.db` alone mean that the member never wrote anything.
-fn is_dqlite_data(name: &str) -> bool {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    matches!(name, "metadata1" | "metadata2")
-        || name.starts_with("snapshot-")
-        || name.strip_prefix("open-").is_some_and(digits)
-        || name
-            .split_once('-')
-            .is_some_and(|(first, last)| first.len() >= 16 && digits(first) && digits(last))
 }
 
 /// A directory of the file system.
@@ -187,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn k3s_stores_are_recognised_by_content() {
+    fn k3s_stores_are_recognised_by_place() {
         let dir = tempfile::tempdir().unwrap();
         let look = || -> Vec<String> {
             k3s_footprints(&RealDir(dir.path().into()))
@@ -197,19 +185,13 @@ mod tests {
                 .collect()
         };
         assert!(look().is_empty());
-        fs::create_dir_all(dir.path().join("state.dqlite")).unwrap();
-        fs::write(dir.path().join("state.dqlite/node-id"), "1").unwrap();
-        fs::write(dir.path().join("state.db"), "something").unwrap();
+        fs::create_dir_all(dir.path().join("elsewhere.dqlite")).unwrap();
+        fs::write(dir.path().join("state.db"), "").unwrap();
         fs::create_dir_all(dir.path().join("etcd")).unwrap();
         assert!(look().is_empty());
-        fs::write(
-            dir.path()
-                .join("state.dqlite/0000000000000001-0000000000000005"),
-            "",
-        )
-        .unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("state.dqlite")).unwrap();
         fs::write(dir.path().join("state.db"), b"SQLite format 3\0more").unwrap();
         fs::create_dir_all(dir.path().join("etcd/member/wal")).unwrap();
-        assert_eq!(look(), ["k3s etcd", "k3s sqlite", "k3s dqlite"]);
+        assert_eq!(look(), ["k3s-etcd", "k3s-sqlite", "k3s-dqlite"]);
     }
 }

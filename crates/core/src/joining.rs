@@ -211,10 +211,7 @@ async fn was_this_machine(config: &Config, server: &Supervisor, member: &DbMembe
 }
 
 async fn remove_leftover(server: &Supervisor, member: &str) -> Result<(), StartError> {
-    tracing::info!(
-        member,
-        "removing the member that this machine was before"
-    );
+    tracing::info!(member, "removing the member that this machine was before");
     server.remove_member(member).await.map_err(Into::into)
 }
 

@@ -26,14 +26,18 @@ pub(crate) async fn keep(shared: Arc<Shared>, opened: Opened) {
     // The sender lives as long as `shared`.
     let _ = shared.ready.subscribe().wait_for(|ready| *ready).await;
     let client = opened.api.client();
-    let Ok(mut changes) = client.subscribe(NODES) else { return };
+    let Ok(mut changes) = client.subscribe(NODES) else {
+        return;
+    };
     let wanted = wanted(&shared, &opened).await;
     let node = shared.config.node_name.as_str();
     loop {
         match client.get(NODES, None, node).await {
             Ok(Some(found)) if !covers(&found["metadata"], &wanted) => {
                 let written = client
-                    .update(NODES, None, node, |node| merge(&mut node["metadata"], &wanted))
+                    .update(NODES, None, node, |node| {
+                        merge(&mut node["metadata"], &wanted)
+                    })
                     .await;
                 if let Err(status) = written {
                     tracing::warn!(message = %status.message, "cannot label this server's node");
@@ -59,12 +63,17 @@ async fn wanted(shared: &Shared, opened: &Opened) -> Value {
     let mut wanted = json!({
         "labels": { format!("{ROLE_PREFIX}control-plane"): "true" },
     });
-    let Some(cluster) = opened.store.cluster() else { return wanted };
+    let Some(cluster) = opened.store.cluster() else {
+        return wanted;
+    };
     wanted["labels"][format!("{ROLE_PREFIX}etcd")] = json!("true");
     let address = shared.config.node_ip().to_string();
     wanted["annotations"] = json!({ "etcd.k3s.cattle.io/node-address": address });
     if let Ok(status) = cluster.status().await
-        && let Some(member) = status.members.iter().find(|member| member.id == status.local)
+        && let Some(member) = status
+            .members
+            .iter()
+            .find(|member| member.id == status.local)
     {
         wanted["annotations"]["etcd.k3s.cattle.io/node-name"] = json!(member.name);
     }
@@ -99,7 +108,9 @@ pub(crate) async fn nodes(opened: &Opened) -> Vec<NodeReport> {
     }
     let client = opened.api.client();
     let listed = tokio::time::timeout(Duration::from_secs(2), client.list(NODES, None));
-    let Ok(Ok(nodes)) = listed.await else { return Vec::new() };
+    let Ok(Ok(nodes)) = listed.await else {
+        return Vec::new();
+    };
     nodes.iter().map(node_report).collect()
 }
 
@@ -116,7 +127,10 @@ fn node_report(node: &Value) -> NodeReport {
         .filter_map(|(key, _)| key.strip_prefix(ROLE_PREFIX).map(str::to_owned))
         .collect();
     NodeReport {
-        name: node["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+        name: node["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
         ready,
         roles,
     }
@@ -142,6 +156,13 @@ mod tests {
             "metadata": { "name": "n", "labels": { "node-role.kubernetes.io/etcd": "true", "x": "y" } },
             "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] },
         }));
-        assert_eq!(report, NodeReport { name: "n".into(), ready: false, roles: vec!["etcd".into()] });
+        assert_eq!(
+            report,
+            NodeReport {
+                name: "n".into(),
+                ready: false,
+                roles: vec!["etcd".into()]
+            }
+        );
     }
 }

@@ -11,13 +11,15 @@ use trivet_env::OpenMode;
 use crate::files::{LogDir, Spare};
 use crate::shared::Shared;
 
-/// Zeros are written and synced in pieces, so that the log's own syncs do not queue behind a
-/// whole segment.
+/// Zeros are written and synced in pieces, each when the log has moved on a little, so that the
+/// log's own syncs meet few of them and never queue behind a whole segment.
 const STEP_BYTES: usize = 1 << 20;
 
 #[derive(Default)]
 struct Wish {
     size_bytes: Option<u32>,
+    /// How much of the file may be filled by now.
+    allowed_bytes: usize,
     stop: bool,
 }
 
@@ -33,13 +35,16 @@ impl Preparer {
         self.wish.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for a spare file. A wish that is being fulfilled is not repeated.
-    pub(crate) fn ask(&self, size_bytes: u32) {
+    /// Asks for a spare file, of which `allowed_bytes` may be filled by now. A wish that is
+    /// being fulfilled is not repeated, only allowed more.
+    pub(crate) fn ask(&self, size_bytes: u32, allowed_bytes: usize) {
         let mut wish = self.lock();
         if wish.size_bytes.is_none() {
             wish.size_bytes = Some(size_bytes);
-            self.changed.notify_one();
+            wish.allowed_bytes = allowed_bytes;
         }
+        wish.allowed_bytes = wish.allowed_bytes.max(allowed_bytes);
+        self.changed.notify_one();
     }
 
     pub(crate) fn stop(&self) {
@@ -86,10 +91,18 @@ impl Preparer {
         let zeros = vec![0; STEP_BYTES.min(size_bytes as usize)];
         let mut offset = 0;
         while offset < size_bytes as usize {
-            if self.lock().stop {
+            let mut wish = self.lock();
+            while !wish.stop && wish.allowed_bytes <= offset {
+                wish = self
+                    .changed
+                    .wait(wish)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            if wish.stop {
                 dir.disk.remove_file(&unfinished)?;
                 return Ok(None);
             }
+            drop(wish);
             let step = zeros.len().min(size_bytes as usize - offset);
             file.write_all_at(offset as u64, &zeros[..step])?;
             file.sync_data()?;

@@ -342,13 +342,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Asks for the next segment's file once the current one is half full.
+    /// Asks for the next segment's file once the current one is half full, and for all of it
+    /// when that is nearly full.
     fn prepare(&self) {
         let Some(active) = &self.active else { return };
         if !self.options.prepare_ahead || active.end < active.segment.size_bytes / 2 {
             return;
         }
         let size_bytes = self.next_size();
+        let (half, written) = (active.segment.size_bytes as u64 / 2, u64::from(active.end));
+        // From nothing at one half to everything at fifteen sixteenths.
+        let share = u64::from(size_bytes) * (written - half) / (half * 7 / 8).max(1);
+        let allowed_bytes = share.clamp(1, u64::from(size_bytes)) as usize;
         let state = self.shared.lock();
         if !state
             .spares
@@ -356,7 +361,7 @@ impl Writer {
             .any(|spare| spare.size_bytes >= size_bytes)
         {
             drop(state);
-            self.preparer.ask(size_bytes);
+            self.preparer.ask(size_bytes, allowed_bytes);
         }
     }
 

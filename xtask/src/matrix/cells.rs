@@ -87,6 +87,7 @@ pub(crate) fn all() -> Vec<Cell> {
                 "trivet-mvcc",
             ]),
         ),
+        cell("-", "-", "legacy data", Crates(&["trivet-legacy-reader"])),
         cell("-", "-", "log and crashes", Crates(&["trivet-wal"])),
         cell(
             "-",
@@ -106,6 +107,7 @@ pub(crate) fn all() -> Vec<Cell> {
             "agent and command line",
             Crates(&["trivet-agent", "trivet-cli", "xtask"]),
         ),
+        cell("-", "-", "cloud-init", Crates(&["trivet-cloudinit"])),
         cell("-", "-", "documentation", Doc),
         cell("memory", "1", "conformance", Crates(&["trivet-datastore"])),
         cell(

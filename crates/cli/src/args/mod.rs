@@ -4,6 +4,8 @@
 //! ([`ServerArgs`], [`AgentArgs`]) and what it means (`trivet_core` and `trivet_agent`
 //! settings) are different types; the conversion lives with the commands.
 
+mod cloudinit;
+mod datastore;
 mod node;
 mod server;
 mod tolerated;
@@ -12,6 +14,10 @@ mod utility;
 use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub(crate) use cloudinit::{
+    CloudinitArgs, CloudinitCommand, ClusterCommand, FindingsArgs, MergeArgs,
+};
+pub(crate) use datastore::{DatastoreArgs, DatastoreCommand, InspectArgs};
 pub(crate) use node::{AgentArgs, JoinArgs, LogArgs, LogFormat, NodeArgs};
 pub(crate) use server::{NetworkArgs, ServerArgs};
 pub(crate) use tolerated::{REFUSED, ToleratedArgs};
@@ -51,8 +57,12 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// List the datastore's members, or remove one that is gone for good.
     Member(MemberArgs),
+    /// Look into datastores on disk, those of old K3s servers too.
+    Datastore(DatastoreArgs),
     /// Show or generate the secrets that nodes join with.
     Token(TokenArgs),
+    /// Check, merge and render k3OS-style cloud-config files.
+    Cloudinit(CloudinitArgs),
     /// Print a shell completion script.
     Completion(CompletionArgs),
 }

@@ -7,9 +7,9 @@ use trivet_datastore::{ClusterStatus, Member, MemberRole};
 use trivet_join::{ClusterReport, MemberReport, Supervisor};
 use trivet_pki::Identity;
 
-use crate::{VERSION, roles};
 use crate::config::Store;
 use crate::shared::{Opened, Shared};
+use crate::{VERSION, roles};
 
 /// A member that the leader has not heard of for this long counts as unreachable.
 const CONTACT_MAX: Duration = Duration::from_secs(3);
