@@ -1,5 +1,7 @@
 //! What a file says, in canonical form, with the place of everything.
 
+use std::fmt;
+
 use serde_json::{Map, Value as Json, json};
 
 use crate::source::Position;
@@ -16,7 +18,7 @@ pub struct Origin {
 }
 
 /// A string and where it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Item {
     /// The string.
     pub text: String,
@@ -45,7 +47,7 @@ impl Record {
 }
 
 /// The value of a setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Value {
     /// Nothing; replaces what weaker sources say.
     Null,
@@ -196,6 +198,28 @@ impl Document {
             level.insert(last.to_owned(), value);
         }
         Json::Object(root)
+    }
+}
+
+// Values may be secrets: `{:?}` shows places and kinds, never text.
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item")
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Null => "Null",
+            Self::Text(_) => "Text(..)",
+            Self::List(_) => "List(..)",
+            Self::Map(_) => "Map(..)",
+            Self::Flag(_) => "Flag(..)",
+            Self::Records(_) => "Records(..)",
+        })
     }
 }
 

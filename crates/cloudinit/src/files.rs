@@ -1,5 +1,6 @@
 //! `write_files`: what would be written.
 
+use std::fmt;
 use std::io::Read as _;
 
 use base64::Engine as _;
@@ -25,7 +26,7 @@ pub(crate) const ENCODINGS: &[&str] = &[
 ];
 
 /// A file that would be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PlannedFile {
     /// Absolute path.
     pub path: String,
@@ -35,6 +36,17 @@ pub struct PlannedFile {
     pub owner: Option<String>,
     /// The decoded content.
     pub content: Vec<u8>,
+}
+
+// The content may be secret.
+impl fmt::Debug for PlannedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlannedFile")
+            .field("path", &self.path)
+            .field("mode", &self.mode)
+            .field("owner", &self.owner)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PlannedFile {

@@ -5,8 +5,9 @@
 //! the block.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
-use crate::check::{Report, Scope, check_scope};
+use crate::check::{Report, Scope, check_effective, check_scope};
 use crate::config::{Document, Item, Origin, Record, Setting, Value, path_key};
 use crate::secrets::mask_words;
 use crate::source::{MAX_BYTES, Position};
@@ -31,7 +32,7 @@ pub enum SourceKind {
 }
 
 /// A source.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Source {
     /// What it is.
     pub kind: SourceKind,
@@ -39,6 +40,16 @@ pub struct Source {
     pub name: String,
     /// What it holds.
     pub bytes: Vec<u8>,
+}
+
+// What it holds may be secret.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source")
+            .field("kind", &self.kind)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A setting that a stronger source replaced.
@@ -70,6 +81,7 @@ pub fn merge(mut sources: Vec<Source>) -> Merged {
         merged.apply(&report.document);
         merged.reports.push(report);
     }
+    merged.judge();
     merged
 }
 
@@ -86,10 +98,39 @@ pub fn overlay(files: &[(String, Vec<u8>)]) -> Merged {
         merged.apply(&report.document);
         merged.reports.push(report);
     }
+    merged.judge();
     merged
 }
 
 impl Merged {
+    /// Adds what only shows when the sources are taken together, each finding to the source
+    /// that the setting came from.
+    fn judge(&mut self) {
+        if self.reports.iter().any(Report::has_errors) {
+            return;
+        }
+        for finding in check_effective(&self.document) {
+            let path = finding.path.split('[').next().unwrap_or_default();
+            let setting = self.document.settings.iter().find(|setting| {
+                path == setting.path || path.starts_with(&format!("{}.", setting.path))
+            });
+            let source = setting.map(|setting| &setting.origin.source);
+            let report = self
+                .reports
+                .iter_mut()
+                .find(|report| Some(&report.file) == source);
+            if let Some(report) = report {
+                let known = report
+                    .findings
+                    .iter()
+                    .any(|old| old.at == finding.at && old.kind == finding.kind);
+                if !known {
+                    report.add(vec![finding]);
+                }
+            }
+        }
+    }
+
     fn apply(&mut self, document: &Document) {
         for setting in &document.settings {
             let erases = setting.value == Value::Null
@@ -246,5 +287,51 @@ fn one(name: &str, path: &str, value: Value) -> Document {
                 value: Position::START,
             },
         }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Kind;
+
+    fn file(name: &str, text: &str) -> (String, Vec<u8>) {
+        (name.to_owned(), text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn faults_between_sources_are_found_where_they_stand() {
+        let merged = overlay(&[
+            file("a", "k3os:\n  k3s_args: [server, --cluster-init]\n"),
+            file("b", "k3os:\n  server_url: https://h:6443\n"),
+        ]);
+        let found: Vec<_> = merged
+            .reports
+            .iter()
+            .flat_map(|report| {
+                report
+                    .findings
+                    .iter()
+                    .map(|finding| (report.file.as_str(), finding.kind, finding.at.line))
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [("a", Kind::Conflict, 2), ("b", Kind::MissingToken, 2)]
+        );
+    }
+
+    #[test]
+    fn a_part_need_not_be_whole() {
+        let merged = overlay(&[
+            file("a", "k3os:\n  server_url: https://h:6443\n"),
+            file("b", "k3os:\n  token: abc\n"),
+        ]);
+        assert!(
+            merged
+                .reports
+                .iter()
+                .all(|report| report.findings.is_empty())
+        );
     }
 }

@@ -301,7 +301,7 @@ fn trailing_text(line: &str, number: usize, column: usize) -> Finding {
         .map_or(rest, |inner| inner.strip_suffix(')').unwrap_or(inner));
     let key = before.split(':').next().unwrap_or_default().trim();
     let secret =
-        secrets::is_secret_path(key.trim_start_matches("- ")) || secrets::is_secret_name(&before);
+        secrets::is_secret_path(key.trim_start_matches("- ")) || secrets::speaks_of_secret(&before);
     let shown = if secret {
         "…".to_owned()
     } else {

@@ -21,8 +21,13 @@ fn is_secret_variable(path: &str) -> bool {
     is_secret_name(name)
 }
 
-/// Whether a name, or any text, speaks of a secret.
-pub(crate) fn is_secret_name(name: &str) -> bool {
+/// Whether a line, readable or not, seems to hold a secret.
+pub(crate) fn speaks_of_secret(line: &str) -> bool {
+    let upper = line.to_ascii_uppercase();
+    is_secret_name(line) || upper.contains("PASSPHRASE") || upper.contains("PASS:")
+}
+
+fn is_secret_name(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     [
         "TOKEN",

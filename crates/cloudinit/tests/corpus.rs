@@ -387,3 +387,71 @@ fn several_syntax_errors_are_found_in_one_run() {
     );
     assert!(!report.to_text().contains("abcdef"));
 }
+
+/// No kind exists only on paper.
+#[test]
+fn every_kind_is_produced() {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut note =
+        |report: &Report| seen.extend(report.findings.iter().map(|finding| finding.kind));
+    for group in ["valid", "invalid"] {
+        for name in names(group, ".yaml") {
+            note(&check(
+                &name,
+                &read(&fixtures(group).join(format!("{name}.yaml"))),
+            ));
+        }
+    }
+    for name in names("cmdline", ".txt") {
+        let bytes = read(&fixtures("cmdline").join(format!("{name}.txt")));
+        note(&trivet_cloudinit::check_command_line(&name, &bytes));
+    }
+    for case in names("cluster", "") {
+        let mut reports: Vec<Report> = names(&format!("cluster/{case}"), ".yaml")
+            .iter()
+            .map(|name| {
+                check(
+                    name,
+                    &read(&fixtures("cluster").join(&case).join(format!("{name}.yaml"))),
+                )
+            })
+            .collect();
+        trivet_cloudinit::cluster::check(&mut reports);
+        reports.iter().for_each(&mut note);
+    }
+    // The corpus has none of these.
+    note(&check("odd", b"k3os: {modul: kvm, Token: abc}\n"));
+    let missing: Vec<_> = trivet_cloudinit::Kind::ALL
+        .iter()
+        .filter(|kind| !seen.contains(kind))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// URLs that lead nowhere, said only when every other server's addresses are known.
+#[test]
+fn join_urls_must_lead_to_a_server() {
+    let check_pair = |first: &str, second: &str| {
+        let mut reports = vec![check("a", first.as_bytes()), check("b", second.as_bytes())];
+        trivet_cloudinit::cluster::check(&mut reports);
+        reports[1]
+            .findings
+            .iter()
+            .filter(|finding| finding.kind.name() == "bad-url")
+            .map(|finding| (finding.at.to_string(), finding.severity))
+            .collect::<Vec<_>>()
+    };
+    let joiner = |host: &str| {
+        format!(
+            "k3os: {{token: t, server_url: 'https://{host}:6443', k3s_args: [server, --node-name=b, --node-ip=10.0.0.2]}}\n"
+        )
+    };
+    let founder = "k3os: {token: t, k3s_args: [server, --cluster-init, --node-name=a, --node-ip=10.0.0.1, '--tls-san=k.example.net']}\n";
+    let unknown = "k3os: {token: t, k3s_args: [server, --cluster-init, --node-name=a]}\n";
+    let warned = [("1:18".to_owned(), Severity::Warning)];
+    assert!(check_pair(founder, &joiner("10.0.0.1")).is_empty());
+    assert!(check_pair(founder, &joiner("k.example.net")).is_empty());
+    assert!(check_pair(unknown, &joiner("10.9.9.9")).is_empty());
+    assert_eq!(check_pair(founder, &joiner("10.9.9.9")), warned);
+    assert_eq!(check_pair(founder, &joiner("10.0.0.2")), warned);
+}

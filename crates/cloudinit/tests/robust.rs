@@ -183,6 +183,18 @@ fn a_megabyte_of_anything_takes_bounded_time() {
 
 #[test]
 fn secrets_are_not_shown() {
+    for text in [
+        "k3os:\n  token: swordfish: x\n  password: *swordfish\n  k3s_args:\n  - \"--token=swordfish\" (x)\n",
+        "k3os:\n  token: \"swordfish\" (x)\n  wifi:\n  - name: a\n     pass: swordfish\n",
+        "k3os:\n\ttoken: swordfish (x)\n   password: \"swordfish\n",
+        "k3os: {token: swordfish, environment: {A_TOKEN: swordfish, A_TOKEN: swordfish}, x\n",
+        "token swordfish\nk3os: x\n",
+    ] {
+        let report = check("f", text.as_bytes());
+        assert!(report.has_errors());
+        let shown = format!("{}{report:?}", report.to_text());
+        assert!(!shown.contains("swordfish"), "{shown}");
+    }
     let text = "k3os:\n  token: \"swordfish $x\"\n  token: swordfish2\n  pasword: swordfish3\n  wifi:\n  - name: n\n    password: swordfish4 \n    extra: 1\n  k3s_args: [server, --tokn, --token=swordfish5, --agent-token, swordfish6, --x]\n  environment: {MY_SECRET: swordfish7}\ntoken: swordfish8\n";
     let report = check("f", text.as_bytes());
     assert!(report.has_errors());

@@ -36,7 +36,7 @@ pub(crate) async fn keep(shared: Arc<Shared>, opened: Opened) {
             Ok(Some(found)) if !covers(&found["metadata"], &wanted) => {
                 let written = client
                     .update(NODES, None, node, |node| {
-                        merge(&mut node["metadata"], &wanted)
+                        merge(&mut node["metadata"], &wanted);
                     })
                     .await;
                 if let Err(status) = written {

@@ -6,6 +6,7 @@ mod values;
 mod walk;
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde_json::Value as Json;
 
@@ -13,6 +14,7 @@ use crate::cmdline;
 use crate::config::Document;
 use crate::finding::{Finding, Kind, Severity};
 use crate::repair;
+use crate::secrets;
 use crate::source::{MAX_BYTES, Position, lines};
 use crate::tree::{Data, Tree};
 
@@ -24,8 +26,10 @@ const MAX_FINDINGS: usize = 1000;
 /// Longest kernel command line, in bytes; kernels allow 4 KiB or less.
 const MAX_COMMAND_LINE: usize = 1 << 16;
 
+/// How gzip begins.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// What came out of a check.
-#[derive(Debug)]
 pub struct Report {
     /// The name of the file.
     pub file: String,
@@ -37,6 +41,16 @@ pub struct Report {
     pub truncated: bool,
     /// Source lines with secrets masked.
     lines: Vec<String>,
+}
+
+// The source may hold secrets where nothing is wrong.
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report")
+            .field("file", &self.file)
+            .field("findings", &self.findings)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Report {
@@ -122,14 +136,14 @@ pub fn check_command_line(file: &str, bytes: &[u8]) -> Report {
 }
 
 pub(crate) fn check_scope(file: &str, bytes: &[u8], scope: Scope) -> Report {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let refused = |finding: Finding| Report {
         file: file.to_owned(),
+        lines: legible(bytes, finding.at),
         findings: vec![finding],
         document: Document::default(),
         truncated: false,
-        lines: Vec::new(),
     };
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     if let Some(finding) = not_a_config(bytes) {
         return refused(finding);
     }
@@ -173,8 +187,32 @@ pub(crate) fn check_scope(file: &str, bytes: &[u8], scope: Scope) -> Report {
         return refused(finding);
     }
     let readable = repair::read(text);
-    let checker = Checker::new(file, text, scope, readable.findings, readable.exact);
+    let mut checker = Checker::new(file, text, scope, readable.findings, readable.exact);
+    checker.hide_unread();
     checker.finish(&readable.tree)
+}
+
+/// The lines up to a place in something that is no configuration, if they can be shown.
+fn legible(bytes: &[u8], at: Position) -> Vec<String> {
+    const SHOWN: usize = 1 << 16;
+    let start = &bytes[..bytes.len().min(SHOWN)];
+    if start.contains(&0) || start.starts_with(&GZIP) {
+        return Vec::new();
+    }
+    let mut lines = lines(&String::from_utf8_lossy(start));
+    lines.truncate(at.line);
+    match lines.last() {
+        Some(line) if secrets::speaks_of_secret(line) => Vec::new(),
+        _ => lines,
+    }
+}
+
+/// What is wrong with a configuration as a whole, whose parts are in order.
+pub(crate) fn check_effective(document: &Document) -> Vec<Finding> {
+    let mut checker = Checker::new("", "", Scope::Whole, Vec::new(), true);
+    checker.document = document.clone();
+    checker.arguments();
+    checker.findings
 }
 
 /// What cannot be a configuration, by its bytes.
@@ -186,7 +224,7 @@ fn not_a_config(bytes: &[u8]) -> Option<Finding> {
             bytes.len()
         )));
     }
-    if bytes.starts_with(&[0x1f, 0x8b]) {
+    if bytes.starts_with(&GZIP) {
         return Some(
             error("gzip, not text; compressed configurations are not understood".into())
                 .help("unpack it first"),
@@ -329,6 +367,26 @@ impl<'a> Checker<'a> {
             document: self.document,
             truncated,
             lines: masked(self.source, &self.secrets),
+        }
+    }
+
+    /// Hides what looks like a secret on lines that could not be read.
+    fn hide_unread(&mut self) {
+        let lines = lines(self.source);
+        for finding in &self.findings {
+            let number = finding.at.line;
+            let Some(line) = lines.get(number - 1) else {
+                continue;
+            };
+            if secrets::speaks_of_secret(line) {
+                let behind = line
+                    .chars()
+                    .position(|c| matches!(c, ':' | '='))
+                    .unwrap_or(0)
+                    + 2;
+                let end = Position::new(number + 1, 1);
+                self.secrets.push((Position::new(number, behind), end));
+            }
         }
     }
 
