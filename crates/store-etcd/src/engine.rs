@@ -79,6 +79,10 @@ impl Engine {
 
     /// Replicates a command and reads its outcome.
     pub(crate) async fn execute(&self, command: &Command) -> Result<(Revision, Response), Failure> {
+        // 0 says "no lease" and has no place in a command (etcd: revoking it finds nothing).
+        if matches!(command, Command::LeaseRevoke { id } if id.0 == 0) {
+            return Err(Failure::Refused(trivet_mvcc::Error::LeaseNotFound));
+        }
         let encoded = command.encode();
         if encoded.len() > MAX_REQUEST_BYTES {
             return Err(Failure::TooLarge {
