@@ -182,6 +182,7 @@ fn run_cell(
         command
             .env("TRIVET_TEST_SEED", seed.to_string())
             .env("TRIVET_TESTKIT_SEED", seed.to_string())
+            .env("PROPTEST_RNG_SEED", seed.to_string())
             .env("TRIVET_TEST_PROFILE", if quick { "quick" } else { "full" })
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
