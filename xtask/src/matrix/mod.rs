@@ -24,9 +24,12 @@ use report::{Outcome, Row};
 /// Options of the matrix.
 #[derive(Args, Default)]
 pub(crate) struct Options {
-    /// Short profiles of the random and fault tests, unoptimised: what CI runs.
-    #[arg(long)]
+    /// Short profiles of the random and fault tests, unoptimised: what CI runs, and the default.
+    #[arg(long, conflicts_with = "full")]
     quick: bool,
+    /// Long profiles of the random and fault tests, optimised: for nights and releases.
+    #[arg(long)]
+    full: bool,
     /// Only cells whose name contains this text (see --list).
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -75,7 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let needs_tests =
         |cell: &&Cell| matches!(cell.select, Select::Crates(_) | Select::Named { .. });
     let artifacts = match chosen.iter().any(needs_tests) {
-        true => artifacts::build_all(!options.quick)?,
+        true => artifacts::build_all(options.full)?,
         false => Vec::new(),
     };
 
@@ -83,7 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for (number, cell) in chosen.iter().enumerate() {
         println!("\n== {}/{}  {}", number + 1, chosen.len(), cell.name());
         let commands = commands(cell, &cells, &artifacts);
-        rows.push(run_cell(cell, commands, options.quick, seed, &logs)?);
+        rows.push(run_cell(cell, commands, !options.full, seed, &logs)?);
     }
 
     report::print(&rows);
@@ -99,7 +102,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "{} of {} cells failed; repeat the first with: cargo xtask test-matrix{} --only '{}' --seed {seed}",
             failed.len(),
             rows.len(),
-            if options.quick { " --quick" } else { "" },
+            if options.full { " --full" } else { "" },
             first.name
         );
     }

@@ -11,8 +11,8 @@ use crate::api::Api;
 use crate::support::{STEP, Scenario};
 
 /// Writers, each pausing between writes so that together they come to about 500 a second.
-const WRITERS: u64 = 25;
-const PAUSE: Duration = Duration::from_millis(50);
+const WRITERS: u64 = 40;
+const PAUSE: Duration = Duration::from_millis(25);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[allow(clippy::await_holding_lock)] // the scenario's turn is held on purpose
@@ -86,6 +86,14 @@ async fn leader_killed_under_load() {
     let count = || acknowledged.lock().unwrap().len();
     wait_for("a load of writes", STEP, || count() > 500).unwrap();
     let killed_at = Instant::now();
+    let recent = |at: &Instant| killed_at.duration_since(*at) < Duration::from_secs(1);
+    let rate = acknowledged
+        .lock()
+        .unwrap()
+        .values()
+        .filter(|(_, at)| recent(at))
+        .count();
+    println!("{rate} acknowledged writes in the second before the kill");
     scenario.cluster.kill(leader).unwrap();
     wait_for("a write after the kill", STEP, || {
         acknowledged
