@@ -22,7 +22,13 @@ const MASK: &str = "********";
 const SECRET_FLAGS: [&str; 4] = ["--token", "-t", "--agent-token", "--cluster-secret"];
 
 /// Variables whose value is a secret.
-const SECRET_VARIABLES: [&str; 3] = ["K3S_TOKEN", "K3S_AGENT_TOKEN", "K3S_CLUSTER_SECRET"];
+const SECRET_VARIABLES: [&str; 5] = [
+    "K3S_TOKEN",
+    "K3S_AGENT_TOKEN",
+    "K3S_CLUSTER_SECRET",
+    "K3S_DATASTORE_ENDPOINT",
+    "K3S_VPN_AUTH",
+];
 
 /// The node's settings, checked.
 pub(crate) fn config(

@@ -9,7 +9,7 @@ use trivet_core::{ControlPlane, ControlPlaneBuilder, Running};
 use trivet_env::Env;
 use trivet_join::ClusterSettings;
 
-use crate::args::{DatastoreKind, NetworkArgs, ServerArgs};
+use crate::args::{DatastoreKind, NetworkArgs, ServerArgs, refused_variable};
 use crate::failure::Failure;
 use crate::{backend, logging, node, paths, signals};
 
@@ -28,6 +28,9 @@ struct Plan {
 
 pub(crate) fn run(args: &ServerArgs, shown_arguments: Vec<String>) -> Result<(), Failure> {
     logging::install(&args.log).map_err(Failure::other)?;
+    if let Some(problem) = refused_variable(|name| std::env::var_os(name)) {
+        return Err(Failure::usage(problem));
+    }
     node::warn_tolerated(&args.tolerated);
     let plan = plan(args, shown_arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -20,7 +20,7 @@ pub(crate) use cloudinit::{
 pub(crate) use datastore::{DatastoreArgs, DatastoreCommand, InspectArgs};
 pub(crate) use node::{AgentArgs, JoinArgs, LogArgs, LogFormat, NodeArgs};
 pub(crate) use server::{NetworkArgs, ServerArgs};
-pub(crate) use tolerated::{REFUSED, ToleratedArgs};
+pub(crate) use tolerated::{REFUSED, ToleratedArgs, refused_variable};
 pub(crate) use utility::{
     CompletionArgs, MemberArgs, MemberCommand, OutputFormat, StatusArgs, TokenArgs, TokenCommand,
 };

@@ -138,3 +138,88 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ),
     ("etcd-s3", "snapshots to S3 are not available yet"),
 ];
+
+/// K3s's environment variables for settings of [`REFUSED`]. Ignoring one would start a cluster
+/// beside the datastore that was meant.
+const REFUSED_VARIABLES: &[(&str, &str)] = &[
+    ("K3S_CLUSTER_RESET", "cluster-reset"),
+    ("K3S_DATASTORE_ENDPOINT", "datastore-endpoint"),
+    ("K3S_DATASTORE_CAFILE", "datastore-cafile"),
+    ("K3S_DATASTORE_CERTFILE", "datastore-certfile"),
+    ("K3S_DATASTORE_KEYFILE", "datastore-keyfile"),
+    ("K3S_SECRETS_ENCRYPTION", "secrets-encryption"),
+];
+
+/// What is wrong with the environment of a server, if anything. The message names variables,
+/// never their values: an endpoint may hold a password.
+pub(crate) fn refused_variable(
+    value_of: impl Fn(&str) -> Option<std::ffi::OsString>,
+) -> Option<String> {
+    let set = |name: &str| value_of(name).filter(|value| !off(value));
+    for (variable, key) in REFUSED_VARIABLES {
+        if set(variable).is_some() {
+            let reason = REFUSED
+                .iter()
+                .find_map(|(refused, reason)| (refused == key).then_some(*reason))
+                .unwrap_or("not available yet");
+            return Some(format!(
+                "{variable} is set in the environment: {reason}; unset it to start without"
+            ));
+        }
+    }
+    if set("K3S_CLUSTER_SECRET").is_some()
+        && set("K3S_TOKEN").is_none()
+        && set("K3S_TOKEN_FILE").is_none()
+    {
+        return Some(
+            "K3S_CLUSTER_SECRET is the old name of the token: set K3S_TOKEN instead".into(),
+        );
+    }
+    None
+}
+
+/// Empty, or a spelling of "no".
+fn off(value: &std::ffi::OsStr) -> bool {
+    value
+        .to_str()
+        .is_some_and(|text| matches!(text.to_ascii_lowercase().as_str(), "" | "0" | "f" | "false"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(variables: &[(&str, &str)]) -> Option<String> {
+        refused_variable(|name| {
+            variables
+                .iter()
+                .find_map(|(set, value)| (*set == name).then(|| (*value).into()))
+        })
+    }
+
+    #[test]
+    fn a_refused_setting_is_refused_in_the_environment_too() {
+        for (variable, key) in REFUSED_VARIABLES {
+            assert!(REFUSED.iter().any(|(refused, _)| refused == key), "{key}");
+            let message = check(&[(variable, "mysql://u:hunter2@h")]).expect("refused");
+            assert!(message.starts_with(variable), "{message}");
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_switched_off_is_not_refused() {
+        for value in ["", "false", "False", "0"] {
+            assert_eq!(check(&[("K3S_CLUSTER_RESET", value)]), None);
+        }
+    }
+
+    #[test]
+    fn the_old_name_of_the_token_is_explained() {
+        assert!(check(&[("K3S_CLUSTER_SECRET", "x")]).is_some());
+        assert_eq!(
+            check(&[("K3S_CLUSTER_SECRET", "x"), ("K3S_TOKEN", "y")]),
+            None
+        );
+    }
+}
