@@ -15,11 +15,14 @@ pub struct LeaseInfo {
     pub id: LeaseId,
     /// Time to live as granted, in seconds.
     pub ttl_s: u64,
+    /// What was left of it when that was last noted, in seconds; 0 if it never was.
+    pub remaining_s: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Lease {
     ttl_s: u64,
+    remaining_s: u64,
     keys: BTreeSet<Bytes>,
 }
 
@@ -39,10 +42,22 @@ impl LeaseTable {
             id,
             Lease {
                 ttl_s,
+                remaining_s: 0,
                 keys: BTreeSet::new(),
             },
         );
         Ok(())
+    }
+
+    /// Notes how much time a lease has left, 0 for all of it. `false` if there is no such lease.
+    pub fn set_remaining(&mut self, id: LeaseId, remaining_s: u64) -> bool {
+        match self.leases.get_mut(&id) {
+            Some(lease) => {
+                lease.remaining_s = remaining_s.min(lease.ttl_s);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Removes a lease; its keys, in order.
@@ -77,6 +92,7 @@ impl LeaseTable {
         self.leases.get(&id).map(|lease| LeaseInfo {
             id,
             ttl_s: lease.ttl_s,
+            remaining_s: lease.remaining_s,
         })
     }
 
@@ -93,6 +109,7 @@ impl LeaseTable {
         self.leases.iter().map(|(&id, lease)| LeaseInfo {
             id,
             ttl_s: lease.ttl_s,
+            remaining_s: lease.remaining_s,
         })
     }
 }

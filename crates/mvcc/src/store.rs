@@ -136,6 +136,11 @@ impl Store {
         Ok(deleted)
     }
 
+    /// Notes how much time a lease has left ([`LeaseTable::set_remaining`]).
+    pub fn lease_checkpoint(&mut self, id: LeaseId, remaining_s: u64) -> bool {
+        self.leases.set_remaining(id, remaining_s)
+    }
+
     /// Forgets superseded versions up to `revision`, at once for readers; memory comes back by
     /// [`Store::compact_step`].
     pub fn compact(&mut self, revision: Revision) -> Result<(), Error> {

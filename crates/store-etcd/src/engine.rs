@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::limits::{DRAIN_TIMEOUT, MAX_REQUEST_BYTES, Timing};
 use crate::proto::etcdserverpb::ResponseHeader;
 use crate::service::wire;
-use crate::state::{Command, CommandError, Outcome, Response, Shared};
+use crate::state::{Alarms, Command, CommandError, Outcome, Response, Shared};
 
 /// Pause before another attempt when a leader is known but does not answer yet.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -80,7 +80,7 @@ impl Engine {
     /// Replicates a command and reads its outcome.
     pub(crate) async fn execute(&self, command: &Command) -> Result<(Revision, Response), Failure> {
         // 0 says "no lease" and has no place in a command (etcd: revoking it finds nothing).
-        if matches!(command, Command::LeaseRevoke { id } if id.0 == 0) {
+        if matches!(command.inner(), Command::LeaseRevoke { id } if id.0 == 0) {
             return Err(Failure::Refused(trivet_mvcc::Error::LeaseNotFound));
         }
         let encoded = command.encode();
@@ -101,6 +101,8 @@ impl Engine {
                 Ok((outcome.revision, response))
             }
             Err(CommandError::Refused(refused)) => Err(Failure::Refused(refused)),
+            Err(CommandError::Alarm(alarm)) => Err(Failure::Alarm(alarm)),
+            Err(CommandError::Denied(why)) => Err(Failure::Denied(why)),
             Err(CommandError::Malformed) => Err(Failure::Damaged(
                 "the command arrived malformed at the state machine".to_owned(),
             )),
@@ -119,7 +121,7 @@ impl Engine {
                     .wait_for(|here| *here >= revision)
                     .await;
             }
-            if let Command::Compact { revision } = command {
+            if let Command::Compact { revision } = command.inner() {
                 let mut applied = self.shared.revisions();
                 while self.shared.compact_revision() < *revision && applied.changed().await.is_ok()
                 {
@@ -129,8 +131,11 @@ impl Engine {
                 let mut changes = self.shared.lease_notify();
                 while self.shared.lease(*id).is_none() && changes.changed().await.is_ok() {}
             }
-            // A compaction has no revision of its own to wait for.
-            if matches!(response, Response::Compacted) {
+            // These have no revision of their own to wait for.
+            if matches!(
+                response,
+                Response::Compacted | Response::Alarmed(_) | Response::Auth(_)
+            ) {
                 let _ = self.node.read_index().await;
             }
         };
@@ -283,6 +288,11 @@ impl Engine {
     /// The header of membership responses, which carry no revision.
     pub(crate) fn header_without_revision(&self) -> ResponseHeader {
         self.header_at(Revision(0))
+    }
+
+    /// The alarms that are raised, as applied here.
+    pub(crate) fn alarms(&self) -> Arc<Alarms> {
+        self.shared.alarms()
     }
 
     pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {

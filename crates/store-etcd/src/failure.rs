@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use trivet_datastore::{Effect, Error};
 use trivet_mvcc as mvcc;
 use trivet_raft_node as raft;
 
 use crate::limits::MAX_REQUEST_BYTES;
 use crate::service::Refusal;
-use crate::state::ReadError;
+use crate::state::{Alarm, ReadError};
 
 /// What a caller that finds no leader should wait before it tries again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -28,6 +29,12 @@ pub(crate) enum Failure {
     /// The state does not allow it; nothing happened.
     #[error(transparent)]
     Refused(#[from] mvcc::Error),
+    /// An alarm is raised under which this is not possible; nothing happened.
+    #[error("alarm {}", .0.name())]
+    Alarm(Alarm),
+    /// The user may not do this; nothing happened. Why, in the words of the auth table.
+    #[error("permission denied")]
+    Denied(Bytes),
     /// The encoded command is larger than the log takes.
     #[error("the request has {size_bytes} bytes, the limit is {MAX_REQUEST_BYTES}")]
     TooLarge {
@@ -60,8 +67,10 @@ impl From<&Failure> for Refusal {
             Failure::Raft(error) => Self::from(error),
             Failure::TimedOut { .. } => Self::TimedOut,
             Failure::Refused(error) => Self::from(error),
+            Failure::Alarm(Alarm::NoSpace) => Self::NoSpace,
+            Failure::Denied(_) => Self::PermissionDenied,
             Failure::TooLarge { .. } => Self::RequestTooLarge,
-            Failure::Damaged(_) => Self::Corrupt,
+            Failure::Alarm(Alarm::Corrupt) | Failure::Damaged(_) => Self::Corrupt,
         }
     }
 }
@@ -111,6 +120,12 @@ impl From<Failure> for Error {
                 | mvcc::Error::KeyNotFound
                 | mvcc::Error::Invalid(_)),
             ) => Self::Invalid(error.to_string()),
+            Failure::Alarm(Alarm::NoSpace) => Self::OutOfSpace,
+            Failure::Alarm(Alarm::Corrupt) => unavailable(
+                "alarm CORRUPT: the members' data differ".to_owned(),
+                Effect::None,
+            ),
+            Failure::Denied(_) => Self::Invalid("permission denied".to_owned()),
             Failure::TooLarge { size_bytes } => Self::TooLarge {
                 size_bytes: size_bytes as u64,
                 limit_bytes: MAX_REQUEST_BYTES as u64,

@@ -53,6 +53,14 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
             errors.push(Refusal::NoLeader.text().to_owned());
         }
         errors.extend(node.failed);
+        for raised in self.engine.alarms().iter() {
+            // The text of a message, trailing space included.
+            errors.push(format!(
+                "memberID:{} alarm:{} ",
+                raised.member,
+                raised.alarm.name()
+            ));
+        }
         Ok(Response::new(pb::StatusResponse {
             header: Some(self.engine.header()),
             version: SERVER_VERSION.to_owned(),

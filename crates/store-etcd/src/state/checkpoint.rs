@@ -17,10 +17,13 @@ use trivet_raft_node::LogPosition;
 use super::codec::DecodeError;
 use super::frame::{KIND_END, KIND_HEAD, KIND_LEASES, KIND_RECORDS, take_frame, write_frame};
 use super::segments::{SegmentMark, damaged};
+use super::side::{Side, SideReader};
 use super::wire::{Reader, Writer};
 
 pub(super) const MAGIC: [u8; 8] = *b"TRVTCKPT";
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// What is read; 1 has no side tables.
+const VERSIONS: std::ops::RangeInclusive<u32> = 1..=VERSION;
 /// Magic, version.
 const HEADER: u64 = 12;
 /// Records are framed in pieces of about this size.
@@ -44,6 +47,7 @@ pub(super) struct Image {
     pub(super) position: LogPosition,
     pub(super) view: View,
     pub(super) leases: Vec<LeaseInfo>,
+    pub(super) side: Side,
     pub(super) segments: Vec<SegmentMark>,
 }
 
@@ -51,6 +55,7 @@ pub(super) struct Image {
 pub(super) struct Loaded {
     pub(super) position: LogPosition,
     pub(super) parts: Parts,
+    pub(super) side: Side,
     pub(super) segments: Vec<SegmentMark>,
     pub(super) size_bytes: u64,
 }
@@ -73,6 +78,9 @@ pub(super) fn write(disk: &dyn Disk, dir: &Path, number: u64, image: &Image) -> 
     for leases in image.leases.chunks(FRAME_LEASES) {
         out.frame(KIND_LEASES, &encode_leases(leases))?;
     }
+    image
+        .side
+        .write(&image.leases, |kind, payload| out.frame(kind, payload))?;
     let keys = write_index(&mut out, &image.view.index)?;
     let mut end = Writer::default();
     end.number(keys);
@@ -229,7 +237,7 @@ pub(super) fn load(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Loaded> {
     if header[..8] != MAGIC {
         return Err(input.damage("not a checkpoint"));
     }
-    if header[8..] != VERSION.to_le_bytes() {
+    if !is_known(&header[8..]) {
         return Err(input.damage("written by another version of the format"));
     }
     let (kind, head) = input.frame()?;
@@ -239,6 +247,7 @@ pub(super) fn load(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Loaded> {
     let (position, revision, compacted, segments) =
         decode_head(head).map_err(|_| input.damage("malformed head"))?;
     let mut leases = LeaseTable::default();
+    let mut side = SideReader::default();
     let mut index = IndexBuilder::default();
     let mut keys = 0;
     loop {
@@ -253,10 +262,13 @@ pub(super) fn load(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Loaded> {
                 }
                 break;
             }
-            _ => Err(DecodeError::Malformed),
+            kind => side.read(kind, payload, &mut leases),
         }
         .map_err(|_| input.damage("malformed frame"))?;
     }
+    let side = side
+        .finish()
+        .map_err(|_| input.damage("malformed side tables"))?;
     let view = View {
         index: index.finish(),
         revision,
@@ -265,6 +277,7 @@ pub(super) fn load(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Loaded> {
     Ok(Loaded {
         position,
         parts: Parts { view, leases },
+        side,
         segments,
         size_bytes,
     })
@@ -281,13 +294,17 @@ pub(super) fn load_segments(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Vec
         buffer: BytesMut::new(),
     };
     let header = input.bytes(HEADER as usize)?;
-    if header[..8] != MAGIC || header[8..] != VERSION.to_le_bytes() {
+    if header[..8] != MAGIC || !is_known(&header[8..]) {
         return Err(input.damage("not a checkpoint"));
     }
     let (_, head) = input.frame()?;
     Ok(decode_head(head)
         .map_err(|_| input.damage("malformed head"))?
         .3)
+}
+
+fn is_known(version: &[u8]) -> bool {
+    VERSIONS.clone().any(|known| known.to_le_bytes() == version)
 }
 
 type Head = (LogPosition, Revision, Option<Revision>, Vec<SegmentMark>);

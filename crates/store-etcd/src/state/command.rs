@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use trivet_mvcc::{Error as Refusal, LeaseId, Revision, Txn, TxnResult};
 
+use super::alarm::{Alarm, AlarmAction, AlarmMember};
+use super::auth::Caller;
 use super::codec::{self, DecodeError};
 
 /// A change of the replicated state.
@@ -26,6 +28,27 @@ pub enum Command {
     Compact {
         /// Up to here, exclusive of what is current at it.
         revision: Revision,
+    },
+    /// Raises or ends an alarm.
+    Alarm {
+        /// Which of both.
+        action: AlarmAction,
+        /// What, and of whom.
+        alarm: AlarmMember,
+    },
+    /// Notes how long leases had to live at a moment, for the leader after this one.
+    LeaseCheckpoint {
+        /// Seconds left; 0 for the full time. Leases that are gone do not count.
+        remaining: Vec<(LeaseId, u64)>,
+    },
+    /// Changes users, roles or permissions.
+    Auth(Bytes),
+    /// A command that is to be authorized once more when it is applied. Not nested.
+    As {
+        /// In whose name.
+        caller: Caller,
+        /// What.
+        command: Box<Self>,
     },
 }
 
@@ -57,6 +80,12 @@ pub enum Response {
     },
     /// To [`Command::Compact`].
     Compacted,
+    /// To [`Command::Alarm`]: what was raised or ended; nothing if there was nothing to end.
+    Alarmed(Option<AlarmMember>),
+    /// To [`Command::LeaseCheckpoint`].
+    LeasesCheckpointed,
+    /// To [`Command::Auth`].
+    Auth(Bytes),
 }
 
 /// Why a command did nothing.
@@ -65,12 +94,27 @@ pub enum CommandError {
     /// The state does not allow it.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// An alarm is raised under which such a command changes nothing.
+    #[error("alarm {}", .0.name())]
+    Alarm(Alarm),
+    /// The caller may not do this (any more); why, in the words of the auth table.
+    #[error("not authorized")]
+    Denied(Bytes),
     /// The bytes are not a command.
     #[error("malformed command")]
     Malformed,
 }
 
 impl Command {
+    /// The command itself, in whoever's name it comes.
+    #[must_use]
+    pub fn inner(&self) -> &Self {
+        match self {
+            Self::As { command, .. } => command,
+            command => command,
+        }
+    }
+
     /// The command as bytes (`docs/formats/state.md`, "Commands").
     #[must_use]
     pub fn encode(&self) -> Bytes {

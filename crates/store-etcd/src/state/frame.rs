@@ -15,6 +15,9 @@ pub(super) const KIND_HEAD: u8 = 1;
 pub(super) const KIND_LEASES: u8 = 2;
 pub(super) const KIND_RECORDS: u8 = 3;
 pub(super) const KIND_END: u8 = 4;
+pub(super) const KIND_REMAINING: u8 = 5;
+pub(super) const KIND_ALARMS: u8 = 6;
+pub(super) const KIND_AUTH: u8 = 7;
 
 /// Where a stream stops making sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

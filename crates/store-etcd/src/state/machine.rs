@@ -101,7 +101,7 @@ impl StateMachine for Machine {
         let compacts = commands
             .iter()
             .flatten()
-            .any(|command| matches!(command, Command::Compact { .. }));
+            .any(|command| matches!(command.inner(), Command::Compact { .. }));
         let mut inner = self.shared.write();
         inner.usable()?;
         if batch.position.index <= inner.applied.index {
@@ -119,8 +119,9 @@ impl StateMachine for Machine {
             }
         };
         let (revision, cursor) = (inner.store.revision(), inner.lease_log.cursor());
+        let side = inner.side.clone();
         drop(inner);
-        self.shared.publish(revision, cursor);
+        self.shared.publish(revision, cursor, &side);
         if compacts {
             // The revision stays; whoever waits for the compaction has to look again.
             self.shared.revisions.send_modify(|_| {});
@@ -162,6 +163,7 @@ impl StateMachine for Machine {
         let source = snapshot::Source::new(
             inner.store.view().clone(),
             inner.store.leases().iter().collect(),
+            inner.side.clone(),
             inner.segments.table(),
         );
         Ok((inner.applied, Box::new(source)))
@@ -206,6 +208,19 @@ impl Inner {
     }
 
     fn execute(&mut self, command: Command) -> io::Result<Result<Response, CommandError>> {
+        let command = match command {
+            Command::As { caller, command } => {
+                let leases = self.store.leases();
+                if let Err(why) = self.side.auth.authorize(&caller, &command, leases) {
+                    return Ok(Err(CommandError::Denied(why)));
+                }
+                *command
+            }
+            command => command,
+        };
+        if let Some(alarm) = self.side.alarms.forbid(&command) {
+            return Ok(Err(CommandError::Alarm(alarm)));
+        }
         let values: &mut dyn Values = &mut self.segments;
         Ok(match command {
             Command::Txn(txn) => self
@@ -215,8 +230,12 @@ impl Inner {
                 .map_err(CommandError::from),
             Command::LeaseGrant { id, ttl_s } => match self.store.lease_grant(id, ttl_s) {
                 Ok(()) => {
-                    self.lease_log
-                        .push(LeaseChange::Granted(LeaseInfo { id, ttl_s }));
+                    let remaining_s = 0;
+                    self.lease_log.push(LeaseChange::Granted(LeaseInfo {
+                        id,
+                        ttl_s,
+                        remaining_s,
+                    }));
                     Ok(Response::LeaseGranted { id, ttl_s })
                 }
                 Err(error) => Err(error.into()),
@@ -233,6 +252,23 @@ impl Inner {
                 .compact(revision)
                 .map(|()| Response::Compacted)
                 .map_err(CommandError::from),
+            Command::Alarm { action, alarm } => {
+                let alarms = Arc::make_mut(&mut self.side.alarms);
+                Ok(Response::Alarmed(alarms.change(action, alarm)))
+            }
+            Command::LeaseCheckpoint { remaining } => {
+                for (id, remaining_s) in remaining {
+                    // One that was revoked meanwhile needs no time.
+                    self.store.lease_checkpoint(id, remaining_s);
+                }
+                Ok(Response::LeasesCheckpointed)
+            }
+            Command::Auth(payload) => {
+                let auth = Arc::make_mut(&mut self.side.auth);
+                Ok(Response::Auth(auth.apply(&payload)))
+            }
+            // Reading a command does not let one be within another.
+            Command::As { .. } => Err(CommandError::Malformed),
         })
     }
 }

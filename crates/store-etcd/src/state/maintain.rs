@@ -174,6 +174,7 @@ impl Inner {
             position: self.applied,
             view: self.store.view().clone(),
             leases: self.store.leases().iter().collect(),
+            side: self.side.clone(),
             segments: self.segments.marks(),
         }
     }

@@ -9,6 +9,8 @@
 //! **Invariant:** what a checkpoint refers to is durable before the checkpoint is, and is not
 //! removed before no kept checkpoint refers to it any more.
 
+mod alarm;
+mod auth;
 mod checkpoint;
 mod codec;
 mod command;
@@ -20,6 +22,7 @@ mod maintain;
 mod open;
 mod segments;
 mod shared;
+mod side;
 mod snapshot;
 mod watcher;
 mod wire;
@@ -27,6 +30,8 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use alarm::{Alarm, AlarmAction, AlarmMember, Alarms};
+pub use auth::{AuthTable, Caller};
 pub use codec::DecodeError;
 pub use command::{Command, CommandError, Outcome, Response};
 pub use export::Export;

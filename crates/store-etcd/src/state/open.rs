@@ -15,6 +15,7 @@ use super::machine::Machine;
 use super::maintain::Work;
 use super::segments::{self, SegmentMark, Segments, damaged};
 use super::shared::{Inner, Shared};
+use super::side::Side;
 
 /// Sizes and intervals.
 #[derive(Debug, Clone, Copy)]
@@ -117,9 +118,10 @@ fn open_dir(config: StateConfig) -> io::Result<(Machine, Arc<Shared>)> {
     let next_number = newest.map_or(1, |number| number + 1);
     let max_size = config.limits.segment_bytes;
     let mut segments = Segments::new(Arc::clone(&disk), values_dir.clone(), next_number, max_size);
-    let (store, applied, checkpoint_bytes) = match found.loaded {
+    let (store, side, applied, checkpoint_bytes) = match found.loaded {
         None => (
             Store::new(config.limits.watch_log),
+            Side::default(),
             LogPosition::default(),
             0,
         ),
@@ -127,7 +129,7 @@ fn open_dir(config: StateConfig) -> io::Result<(Machine, Arc<Shared>)> {
             segments.open(&loaded.segments)?;
             adopt(&mut segments, &path, &loaded)?;
             let store = Store::from_parts(loaded.parts, config.limits.watch_log);
-            (store, loaded.position, loaded.size_bytes)
+            (store, loaded.side, loaded.position, loaded.size_bytes)
         }
     };
     let needed: BTreeSet<u32> = found
@@ -140,6 +142,7 @@ fn open_dir(config: StateConfig) -> io::Result<(Machine, Arc<Shared>)> {
     remove_strays(&*disk, &values_dir, &needed)?;
     let inner = Inner {
         store,
+        side,
         segments,
         applied,
         lease_log: LeaseLog::default(),

@@ -15,10 +15,13 @@ use trivet_mvcc::{
 use trivet_raft_node::LogPosition;
 
 use super::Limits;
+use super::alarm::Alarms;
+use super::auth::AuthTable;
 use super::export::Export;
 use super::leases::{LeaseChanges, LeaseLog};
 use super::maintain::{Relocation, Work};
 use super::segments::{Segments, Table};
+use super::side::Side;
 use super::watcher::{WatchOp, Watcher};
 
 /// Reads of no more values than this run where they are called; more go to a thread of their
@@ -69,6 +72,7 @@ pub struct StateSize {
 /// What the lock protects.
 pub(super) struct Inner {
     pub(super) store: Store,
+    pub(super) side: Side,
     pub(super) segments: Segments,
     pub(super) applied: LogPosition,
     pub(super) lease_log: LeaseLog,
@@ -104,6 +108,8 @@ pub struct Shared {
     pub(super) work: Mutex<Work>,
     pub(super) revisions: watch::Sender<Revision>,
     pub(super) lease_cursor: watch::Sender<u64>,
+    alarms: watch::Sender<Arc<Alarms>>,
+    auth: watch::Sender<Arc<AuthTable>>,
     pub(super) closed: AtomicBool,
 }
 
@@ -132,6 +138,8 @@ impl Shared {
             work: Mutex::new(work),
             revisions: watch::Sender::new(inner.store.revision()),
             lease_cursor: watch::Sender::new(inner.lease_log.cursor()),
+            alarms: watch::Sender::new(Arc::clone(&inner.side.alarms)),
+            auth: watch::Sender::new(Arc::clone(&inner.side.auth)),
             closed: AtomicBool::new(false),
             inner: RwLock::new(inner),
         }
@@ -163,7 +171,10 @@ impl Shared {
     }
 
     /// Tells watchers what there is.
-    pub(super) fn publish(&self, revision: Revision, lease_cursor: u64) {
+    pub(super) fn publish(&self, revision: Revision, lease_cursor: u64, side: &Side) {
+        // The tables first: who sees the revision sees what was refused before it.
+        replace(&self.alarms, &side.alarms);
+        replace(&self.auth, &side.auth);
         self.revisions
             .send_if_modified(|old| std::mem::replace(old, revision) != revision);
         self.lease_cursor
@@ -299,6 +310,26 @@ impl Shared {
         self.lease_cursor.subscribe()
     }
 
+    /// The alarms that are raised. Does not wait for the entry that is being applied.
+    pub fn alarms(&self) -> Arc<Alarms> {
+        self.alarms.borrow().clone()
+    }
+
+    /// Follows [`Shared::alarms`].
+    pub fn alarms_notify(&self) -> watch::Receiver<Arc<Alarms>> {
+        self.alarms.subscribe()
+    }
+
+    /// Users, roles and permissions. Does not wait for the entry that is being applied.
+    pub fn auth(&self) -> Arc<AuthTable> {
+        self.auth.borrow().clone()
+    }
+
+    /// Follows [`Shared::auth`].
+    pub fn auth_notify(&self) -> watch::Receiver<Arc<AuthTable>> {
+        self.auth.subscribe()
+    }
+
     /// Ends every watch. Reads go on.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
@@ -312,6 +343,17 @@ impl Shared {
         inner.usable()?;
         Ok((inner.store.view().slice(range), inner.segments.table()))
     }
+}
+
+/// Tells watchers of a table, if it is another one.
+fn replace<T>(watched: &watch::Sender<Arc<T>>, table: &Arc<T>) {
+    watched.send_if_modified(|old| {
+        let changed = !Arc::ptr_eq(old, table);
+        if changed {
+            *old = Arc::clone(table);
+        }
+        changed
+    });
 }
 
 /// Runs a read on a thread that may wait for the disk.

@@ -26,10 +26,13 @@ use super::frame::{
 use super::open::remove_strays;
 use super::segments::{Segments, Table};
 use super::shared::Shared;
+use super::side::{Side, SideReader};
 use super::wire::{Reader, Writer};
 
 const MAGIC: [u8; 8] = *b"TRVTSNAP";
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
+/// What is read; 1 has no side tables.
+const VERSIONS: std::ops::RangeInclusive<u64> = 1..=VERSION;
 /// Values per frame, about.
 const FRAME_BYTES: usize = 256 * 1024;
 /// Chunks handed out are no larger.
@@ -44,6 +47,7 @@ pub(super) struct Source {
     view: View,
     table: Arc<Table>,
     leases: Vec<LeaseInfo>,
+    side: Side,
     stage: Stage,
     /// The last key looked up.
     after: Option<Bytes>,
@@ -62,11 +66,12 @@ enum Stage {
 }
 
 impl Source {
-    pub(super) fn new(view: View, leases: Vec<LeaseInfo>, table: Arc<Table>) -> Self {
+    pub(super) fn new(view: View, leases: Vec<LeaseInfo>, side: Side, table: Arc<Table>) -> Self {
         Self {
             view,
             table,
             leases,
+            side,
             stage: Stage::Head,
             after: None,
             queue: VecDeque::new(),
@@ -91,9 +96,15 @@ impl Source {
                 head.number(VERSION);
                 write_revisions(&mut head, &self.view);
                 self.frame(KIND_HEAD, &head.0);
-                for leases in std::mem::take(&mut self.leases).chunks(FRAME_LEASES) {
+                let leases = std::mem::take(&mut self.leases);
+                for leases in leases.chunks(FRAME_LEASES) {
                     self.frame(KIND_LEASES, &encode_leases(leases));
                 }
+                let side = std::mem::take(&mut self.side);
+                side.write(&leases, |kind, payload| {
+                    self.frame(kind, payload);
+                    io::Result::Ok(())
+                })?;
                 self.stage = Stage::Records;
             }
             Stage::Records => self.write_records()?,
@@ -220,7 +231,7 @@ impl Shared {
         let number = work.next_number;
         // A number is used once, whatever becomes of the file.
         work.next_number += 1;
-        let read = read_stream(chunks, &mut segments).and_then(|parts| {
+        let read = read_stream(chunks, &mut segments).and_then(|(parts, side)| {
             segments.flush()?;
             let unsynced = segments.take_unsynced();
             for file in &unsynced.files {
@@ -231,12 +242,13 @@ impl Shared {
                 position,
                 view: parts.view.clone(),
                 leases: parts.leases.iter().collect(),
+                side,
                 segments: segments.marks(),
             };
             let size = checkpoint::write(&*self.disk, &self.checkpoints_dir, number, &image)?;
-            Ok((parts, image.segments, size))
+            Ok((parts, image.side, image.segments, size))
         });
-        let (parts, marks, size) = match read {
+        let (parts, side, marks, size) = match read {
             Ok(read) => read,
             Err(error) => {
                 let unused = next_number..segments.next_number();
@@ -250,22 +262,27 @@ impl Shared {
             }
         };
         let needed: BTreeSet<u32> = marks.iter().map(|mark| mark.number).collect();
-        let (revision, cursor) = {
+        let (revision, cursor, side) = {
             let mut inner = self.write();
             inner.store = Store::from_parts(parts, self.limits.watch_log);
+            inner.side = side;
             inner.segments = segments;
             inner.applied = position;
             inner.relocation = None;
             inner.checkpoint_bytes = size;
             (inner.commands_since, inner.bytes_since) = (0, 0);
             inner.lease_log.reset();
-            (inner.store.revision(), inner.lease_log.cursor())
+            (
+                inner.store.revision(),
+                inner.lease_log.cursor(),
+                inner.side.clone(),
+            )
         };
         *self.durable() = position;
         work.checkpoints.push((number, marks));
         self.prune(&mut work, 1)?;
         remove_strays(&*self.disk, &self.values_dir, &needed)?;
-        self.publish(revision, cursor);
+        self.publish(revision, cursor, &side);
         Ok(())
     }
 }
@@ -273,7 +290,7 @@ impl Shared {
 fn read_stream(
     chunks: &mut dyn Iterator<Item = io::Result<Bytes>>,
     segments: &mut Segments,
-) -> io::Result<Parts> {
+) -> io::Result<(Parts, Side)> {
     let mut stream = Stream {
         chunks,
         buffer: BytesMut::new(),
@@ -284,11 +301,12 @@ fn read_stream(
         return Err(malformed("it has no head"));
     }
     let mut head = Reader::new(payload.slice(MAGIC.len()..));
-    if head.number()? != VERSION {
+    if !VERSIONS.contains(&head.number()?) {
         return Err(malformed("it is of another version"));
     }
     let (revision, compacted) = read_revisions(&mut head)?;
     let mut leases = LeaseTable::default();
+    let mut side = SideReader::default();
     let mut records = Records::default();
     loop {
         let (kind, payload, before) = stream.frame()?;
@@ -305,7 +323,7 @@ fn read_stream(
                 }
                 break;
             }
-            _ => return Err(malformed("it has a frame of unknown kind")),
+            kind => side.read(kind, payload, &mut leases)?,
         }
     }
     if !stream.buffer.is_empty() {
@@ -316,7 +334,7 @@ fn read_stream(
         revision,
         compacted,
     };
-    Ok(Parts { view, leases })
+    Ok((Parts { view, leases }, side.finish()?))
 }
 
 struct Stream<'a> {

@@ -122,12 +122,41 @@ fn txn() -> impl Strategy<Value = Txn> {
 
 fn command() -> impl Strategy<Value = Command> {
     let id = || any::<i64>().prop_map(|id| LeaseId(id | 1));
-    prop_oneof![
+    let command = prop_oneof![
         5 => txn().prop_map(Command::Txn),
         1 => (id(), any::<u64>()).prop_map(|(id, ttl_s)| Command::LeaseGrant { id, ttl_s }),
         1 => id().prop_map(|id| Command::LeaseRevoke { id }),
         1 => any::<u64>().prop_map(|n| Command::Compact { revision: Revision(n) }),
-    ]
+        1 => (alarm(), any::<bool>()).prop_map(|(alarm, raise)| Command::Alarm {
+            action: if raise { AlarmAction::Activate } else { AlarmAction::Deactivate },
+            alarm,
+        }),
+        1 => proptest::collection::vec((id(), any::<u64>()), 0..5)
+            .prop_map(|remaining| Command::LeaseCheckpoint { remaining }),
+        1 => bytes().prop_map(Command::Auth),
+    ];
+    let caller = (any::<String>(), any::<u64>());
+    (command, proptest::option::of(caller)).prop_map(|(command, caller)| match caller {
+        Some((user, auth_revision)) => Command::As {
+            caller: Caller {
+                user,
+                auth_revision,
+            },
+            command: Box::new(command),
+        },
+        None => command,
+    })
+}
+
+fn alarm() -> impl Strategy<Value = AlarmMember> {
+    (any::<bool>(), any::<u64>()).prop_map(|(space, member)| AlarmMember {
+        alarm: if space {
+            Alarm::NoSpace
+        } else {
+            Alarm::Corrupt
+        },
+        member,
+    })
 }
 
 fn pair() -> impl Strategy<Value = KeyValue> {
@@ -204,6 +233,11 @@ fn outcome() -> impl Strategy<Value = Outcome> {
             .prop_map(|(id, ttl_s)| Ok(Response::LeaseGranted { id: LeaseId(id | 1), ttl_s })),
         1 => any::<u64>().prop_map(|deleted| Ok(Response::LeaseRevoked { deleted })),
         1 => Just(Ok(Response::Compacted)),
+        1 => proptest::option::of(alarm()).prop_map(|alarm| Ok(Response::Alarmed(alarm))),
+        1 => Just(Ok(Response::LeasesCheckpointed)),
+        1 => bytes().prop_map(|answer| Ok(Response::Auth(answer))),
+        1 => alarm().prop_map(|alarm| Err(CommandError::Alarm(alarm.alarm))),
+        1 => bytes().prop_map(|why| Err(CommandError::Denied(why))),
         1 => Just(Err(CommandError::Malformed)),
         2 => refusal.prop_map(|refusal| Err(CommandError::Refused(refusal))),
     ];
@@ -247,6 +281,23 @@ proptest! {
             let _ = Outcome::decode(bytes);
         }
     }
+}
+
+#[test]
+fn a_caller_speaks_for_himself_only() {
+    let as_root = |command| Command::As {
+        caller: Caller {
+            user: "root".to_owned(),
+            auth_revision: 1,
+        },
+        command: Box::new(command),
+    };
+    let once = as_root(put("a", "b"));
+    assert_eq!(Command::decode(once.encode()), Ok(once.clone()));
+    assert_eq!(
+        Command::decode(as_root(once).encode()),
+        Err(DecodeError::Malformed)
+    );
 }
 
 #[test]

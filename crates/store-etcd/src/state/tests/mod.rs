@@ -3,6 +3,7 @@
 mod codec;
 mod crash;
 mod files;
+mod side;
 mod stream;
 mod watch;
 
@@ -19,7 +20,10 @@ use trivet_mvcc::{
 use trivet_raft_node::{AppliedBatch, LogPosition, StateMachine};
 use trivet_sim::{SimDisk, SimRng};
 
-use super::{Command, Limits, Machine, OpenError, Outcome, Shared, StateConfig, open};
+use super::{
+    Alarm, AlarmAction, AlarmMember, Alarms, AuthTable, Caller, Command, Limits, Machine,
+    OpenError, Outcome, Shared, StateConfig, open,
+};
 
 /// Small enough that a short workload meets every limit.
 fn small() -> Limits {
@@ -82,19 +86,53 @@ fn apply(machine: &mut Machine, index: u64, commands: &[Command]) -> Vec<Outcome
         .collect()
 }
 
+fn alarm(rng: &SimRng) -> AlarmMember {
+    AlarmMember {
+        alarm: [Alarm::NoSpace, Alarm::Corrupt][usize::from(rng.below(4) == 0)],
+        member: rng.below(2),
+    }
+}
+
 /// A log of all sorts of commands.
 fn workload(seed: u64, entries: u64) -> Vec<AppliedBatch> {
     let rng = SimRng::new(seed);
-    let mut revision = 1;
+    let (mut revision, mut raised) = (1, Vec::new());
     (1..=entries)
         .map(|index| {
             let count = rng.below(4);
-            let commands: Vec<Command> = (0..count)
+            // No alarm lasts for long: everything else would be refused.
+            let ended: Vec<Command> = std::mem::take(&mut raised)
+                .into_iter()
+                .map(|alarm| Command::Alarm {
+                    action: AlarmAction::Deactivate,
+                    alarm,
+                })
+                .collect();
+            let mut commands: Vec<Command> = (0..count)
                 .map(|_| {
                     let key = format!("/registry/{}/{}", rng.below(3), rng.below(12));
                     let value = vec![b'a' + rng.below(26) as u8; rng.below(300) as usize];
                     revision += 1;
-                    match rng.below(20) {
+                    match rng.below(22) {
+                        20 if index < entries => {
+                            let alarm = alarm(&rng);
+                            raised.push(alarm);
+                            let action = AlarmAction::Activate;
+                            Command::Alarm { action, alarm }
+                        }
+                        21 if rng.below(2) == 0 => {
+                            let payload = vec![b'a' + rng.below(26) as u8; rng.below(40) as usize];
+                            Command::Auth(payload.into())
+                        }
+                        21 => Command::As {
+                            caller: Caller {
+                                user: "root".to_owned(),
+                                auth_revision: rng.below(5),
+                            },
+                            command: Box::new(Command::LeaseCheckpoint {
+                                remaining: (1..=3).map(|id| (LeaseId(id), rng.below(60))).collect(),
+                            }),
+                        },
                         0 => Command::LeaseGrant {
                             id: LeaseId(1 + rng.below(3) as i64),
                             ttl_s: 60,
@@ -132,6 +170,7 @@ fn workload(seed: u64, entries: u64) -> Vec<AppliedBatch> {
                     }
                 })
                 .collect();
+            commands.extend(ended);
             entry(index, &commands)
         })
         .collect()
@@ -143,7 +182,10 @@ struct Dump {
     applied: LogPosition,
     revision: Revision,
     compacted: Option<Revision>,
-    leases: BTreeMap<LeaseId, (u64, Vec<Bytes>)>,
+    /// Time to live, time left, keys.
+    leases: BTreeMap<LeaseId, (u64, u64, Vec<Bytes>)>,
+    alarms: Alarms,
+    auth: AuthTable,
     versions: Vec<(Bytes, Version, u32)>,
 }
 
@@ -175,8 +217,10 @@ fn dump(shared: &Shared) -> Dump {
         compacted: view.compacted,
         leases: leases
             .iter()
-            .map(|lease| (lease.id, (lease.ttl_s, keys(lease.id))))
+            .map(|lease| (lease.id, (lease.ttl_s, lease.remaining_s, keys(lease.id))))
             .collect(),
+        alarms: (*inner.side.alarms).clone(),
+        auth: (*inner.side.auth).clone(),
         versions,
     }
 }

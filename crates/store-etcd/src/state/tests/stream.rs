@@ -128,7 +128,7 @@ proptest::proptest! {
         at in proptest::prelude::any::<proptest::sample::Index>(),
         cuts in proptest::collection::vec(1..40usize, 1..20),
     ) {
-        let (disk, mut machine, _) = filled(11, 12);
+        let (disk, mut machine, _) = filled(11, 8);
         let (position, good) = chunks(&mut machine);
         let good: Vec<u8> = good.concat();
         let mut spoilt = good.clone();
@@ -156,11 +156,17 @@ proptest::proptest! {
         }
         machine.checkpoint(true).unwrap();
         drop(machine);
-        let path = disk
+        let mut checkpoints: Vec<PathBuf> = disk
             .files()
             .into_iter()
-            .find(|path| path.extension().is_some_and(|extension| extension == "ckpt"))
-            .unwrap();
+            .filter(|path| path.extension().is_some_and(|extension| extension == "ckpt"))
+            .collect();
+        checkpoints.sort();
+        let path = checkpoints.pop().unwrap();
+        // Nothing to fall back to.
+        for older in checkpoints {
+            trivet_env::Disk::remove_file(&disk, &older).unwrap();
+        }
         let mut checkpoint = disk.content(&path);
         let place = at.index(checkpoint.len());
         let end = (place + noise.len()).min(checkpoint.len());

@@ -45,7 +45,7 @@ async fn history_and_log_tell_the_same() {
     let (mut machine, shared) = open_on(&SimDisk::new()).unwrap();
     let mut live = shared.watch(all(None));
     let mut told = Vec::new();
-    for batch in workload_without_compaction(20, 150) {
+    for batch in workload_without_compaction(20, 200) {
         machine.apply(&batch).unwrap();
         machine.checkpoint(false).unwrap();
         told.extend(drain(&mut live).await);
@@ -206,6 +206,7 @@ fn changes_of_leases_are_told_in_order() {
     );
     assert_eq!(outcomes[0].revision, Revision(3));
     let info = |id| LeaseInfo {
+        remaining_s: 0,
         id: LeaseId(id),
         ttl_s: 10,
     };

@@ -1,164 +1,11 @@
-//! The encoding of commands and outcomes: a version byte, a kind byte, then fields in order.
+//! The encoding of transactions and their results.
 
-use bytes::Bytes;
 use trivet_mvcc::{
-    Compare, CompareOp, CompareTarget, DeleteRangeOp, Error as Refusal, Invalid, KeyRange,
-    KeyValue, LeaseId, MAX_TXN_DEPTH, Op, OpResult, PutOp, RangeOp, RangeResult, Revision,
-    SortOrder, SortTarget, Txn, TxnResult,
+    Compare, CompareOp, CompareTarget, DeleteRangeOp, KeyRange, KeyValue, LeaseId, MAX_TXN_DEPTH,
+    Op, OpResult, PutOp, RangeOp, RangeResult, Revision, SortOrder, SortTarget, Txn, TxnResult,
 };
 
-use super::command::{Command, CommandError, Outcome, Response};
-use super::wire::{Reader, Writer};
-
-/// Version of the encoding of commands and outcomes.
-const VERSION: u8 = 1;
-
-/// Why bytes could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// Not what was written by any version.
-    #[error("malformed bytes")]
-    Malformed,
-    /// Written by a later version; this program is too old for it.
-    #[error("version {version} kind {kind} is not known to this program; update it")]
-    Unknown {
-        /// Version byte.
-        version: u8,
-        /// Kind byte.
-        kind: u8,
-    },
-}
-
-type Decoded<T> = Result<T, DecodeError>;
-
-pub(super) fn encode_command(command: &Command) -> Bytes {
-    let mut out = Writer::with_capacity(256);
-    out.byte(VERSION);
-    match command {
-        Command::Txn(txn) => {
-            out.byte(1);
-            write_txn(&mut out, txn);
-        }
-        Command::LeaseGrant { id, ttl_s } => {
-            out.byte(2);
-            out.signed(id.0);
-            out.number(*ttl_s);
-        }
-        Command::LeaseRevoke { id } => {
-            out.byte(3);
-            out.signed(id.0);
-        }
-        Command::Compact { revision } => {
-            out.byte(4);
-            out.number(revision.0);
-        }
-    }
-    out.0.into()
-}
-
-pub(super) fn decode_command(bytes: Bytes) -> Decoded<Command> {
-    let mut input = Reader::new(bytes);
-    let (version, kind) = (input.byte()?, input.byte()?);
-    if version == 0 || kind == 0 {
-        return Err(DecodeError::Malformed);
-    }
-    let unknown = DecodeError::Unknown { version, kind };
-    if version != VERSION {
-        return Err(unknown);
-    }
-    let command = match kind {
-        1 => Command::Txn(read_txn(&mut input, 0)?),
-        2 => Command::LeaseGrant {
-            id: read_lease_id(&mut input)?,
-            ttl_s: input.number()?,
-        },
-        3 => Command::LeaseRevoke {
-            id: read_lease_id(&mut input)?,
-        },
-        4 => Command::Compact {
-            revision: Revision(input.number()?),
-        },
-        _ => return Err(unknown),
-    };
-    input.end()?;
-    Ok(command)
-}
-
-pub(super) fn encode_outcome(outcome: &Outcome) -> Bytes {
-    let mut out = Writer::with_capacity(64);
-    out.byte(VERSION);
-    match &outcome.result {
-        Ok(Response::Txn(_)) => out.byte(1),
-        Ok(Response::LeaseGranted { .. }) => out.byte(2),
-        Ok(Response::LeaseRevoked { .. }) => out.byte(3),
-        Ok(Response::Compacted) => out.byte(4),
-        Err(_) => out.byte(16),
-    }
-    out.number(outcome.revision.0);
-    match &outcome.result {
-        Ok(Response::Txn(result)) => write_txn_result(&mut out, result),
-        Ok(Response::LeaseGranted { id, ttl_s }) => {
-            out.signed(id.0);
-            out.number(*ttl_s);
-        }
-        Ok(Response::LeaseRevoked { deleted }) => out.number(*deleted),
-        Ok(Response::Compacted) => {}
-        Err(error) => write_error(&mut out, error),
-    }
-    out.0.into()
-}
-
-pub(super) fn decode_outcome(bytes: Bytes) -> Decoded<Outcome> {
-    let mut input = Reader::new(bytes);
-    let (version, kind) = (input.byte()?, input.byte()?);
-    if version != VERSION {
-        return Err(DecodeError::Unknown { version, kind });
-    }
-    let revision = Revision(input.number()?);
-    let result = match kind {
-        1 => Ok(Response::Txn(read_txn_result(&mut input, 0)?)),
-        2 => Ok(Response::LeaseGranted {
-            id: read_lease_id(&mut input)?,
-            ttl_s: input.number()?,
-        }),
-        3 => Ok(Response::LeaseRevoked {
-            deleted: input.number()?,
-        }),
-        4 => Ok(Response::Compacted),
-        16 => Err(read_error(&mut input)?),
-        _ => return Err(DecodeError::Unknown { version, kind }),
-    };
-    input.end()?;
-    Ok(Outcome { revision, result })
-}
-
-fn write_list<T>(out: &mut Writer, list: &[T], write: fn(&mut Writer, &T)) {
-    out.number(list.len() as u64);
-    for item in list {
-        write(out, item);
-    }
-}
-
-fn read_list<T>(
-    input: &mut Reader,
-    mut read: impl FnMut(&mut Reader) -> Decoded<T>,
-) -> Decoded<Vec<T>> {
-    // A short input may announce many elements of which each takes far more memory than its
-    // one byte; growth follows what is really there.
-    let count = input.count()?;
-    let mut list = Vec::with_capacity(count.min(64));
-    for _ in 0..count {
-        list.push(read(input)?);
-    }
-    Ok(list)
-}
-
-fn read_lease_id(input: &mut Reader) -> Decoded<LeaseId> {
-    match input.signed()? {
-        0 => Err(DecodeError::Malformed),
-        id => Ok(LeaseId(id)),
-    }
-}
+use super::{DecodeError, Decoded, Reader, Writer, read_list, write_list};
 
 fn write_lease(out: &mut Writer, lease: Option<LeaseId>) {
     out.signed(lease.map_or(0, |lease| lease.0));
@@ -198,13 +45,13 @@ fn read_range(input: &mut Reader) -> Decoded<KeyRange> {
     }
 }
 
-fn write_txn(out: &mut Writer, txn: &Txn) {
+pub(super) fn write_txn(out: &mut Writer, txn: &Txn) {
     write_list(out, &txn.compare, write_compare);
     write_list(out, &txn.success, write_op);
     write_list(out, &txn.failure, write_op);
 }
 
-fn read_txn(input: &mut Reader, depth: usize) -> Decoded<Txn> {
+pub(super) fn read_txn(input: &mut Reader, depth: usize) -> Decoded<Txn> {
     if depth > MAX_TXN_DEPTH {
         return Err(DecodeError::Malformed);
     }
@@ -391,7 +238,7 @@ fn read_range_op(input: &mut Reader) -> Decoded<RangeOp> {
     })
 }
 
-pub(super) fn write_pair(out: &mut Writer, pair: &KeyValue) {
+fn write_pair(out: &mut Writer, pair: &KeyValue) {
     out.bytes(&pair.key);
     out.bytes(&pair.value);
     out.number(pair.create_revision.0);
@@ -400,7 +247,7 @@ pub(super) fn write_pair(out: &mut Writer, pair: &KeyValue) {
     write_lease(out, pair.lease);
 }
 
-pub(super) fn read_pair(input: &mut Reader) -> Decoded<KeyValue> {
+fn read_pair(input: &mut Reader) -> Decoded<KeyValue> {
     Ok(KeyValue {
         key: input.bytes()?,
         value: input.bytes()?,
@@ -411,13 +258,13 @@ pub(super) fn read_pair(input: &mut Reader) -> Decoded<KeyValue> {
     })
 }
 
-fn write_txn_result(out: &mut Writer, result: &TxnResult) {
+pub(super) fn write_txn_result(out: &mut Writer, result: &TxnResult) {
     out.number(result.revision.0);
     out.byte(u8::from(result.succeeded));
     write_list(out, &result.results, write_op_result);
 }
 
-fn read_txn_result(input: &mut Reader, depth: usize) -> Decoded<TxnResult> {
+pub(super) fn read_txn_result(input: &mut Reader, depth: usize) -> Decoded<TxnResult> {
     if depth > MAX_TXN_DEPTH {
         return Err(DecodeError::Malformed);
     }
@@ -492,62 +339,4 @@ fn read_op_result(input: &mut Reader, depth: usize) -> Decoded<OpResult> {
         3 => Ok(OpResult::Txn(read_txn_result(input, depth + 1)?)),
         _ => Err(DecodeError::Malformed),
     }
-}
-
-fn write_error(out: &mut Writer, error: &CommandError) {
-    match error {
-        CommandError::Malformed => out.byte(0),
-        CommandError::Refused(refusal) => match refusal {
-            Refusal::Compacted { compact_revision } => {
-                out.byte(1);
-                out.number(compact_revision.0);
-            }
-            Refusal::FutureRevision { requested, current } => {
-                out.byte(2);
-                out.number(requested.0);
-                out.number(current.0);
-            }
-            Refusal::LeaseNotFound => out.byte(3),
-            Refusal::LeaseExists => out.byte(4),
-            Refusal::KeyNotFound => out.byte(5),
-            Refusal::Invalid(invalid) => {
-                out.byte(6);
-                out.byte(match invalid {
-                    Invalid::EmptyKey => 0,
-                    Invalid::ValueProvided => 1,
-                    Invalid::LeaseProvided => 2,
-                    Invalid::TooManyOps => 3,
-                    Invalid::DuplicateKey => 4,
-                    Invalid::TooDeep => 5,
-                });
-            }
-        },
-    }
-}
-
-fn read_error(input: &mut Reader) -> Decoded<CommandError> {
-    let refusal = match input.byte()? {
-        0 => return Ok(CommandError::Malformed),
-        1 => Refusal::Compacted {
-            compact_revision: Revision(input.number()?),
-        },
-        2 => Refusal::FutureRevision {
-            requested: Revision(input.number()?),
-            current: Revision(input.number()?),
-        },
-        3 => Refusal::LeaseNotFound,
-        4 => Refusal::LeaseExists,
-        5 => Refusal::KeyNotFound,
-        6 => Refusal::Invalid(match input.byte()? {
-            0 => Invalid::EmptyKey,
-            1 => Invalid::ValueProvided,
-            2 => Invalid::LeaseProvided,
-            3 => Invalid::TooManyOps,
-            4 => Invalid::DuplicateKey,
-            5 => Invalid::TooDeep,
-            _ => return Err(DecodeError::Malformed),
-        }),
-        _ => return Err(DecodeError::Malformed),
-    };
-    Ok(CommandError::Refused(refusal))
 }
