@@ -108,6 +108,12 @@ pub(crate) fn all() -> Vec<Cell> {
             Crates(&["trivet-agent", "trivet-cli", "xtask"]),
         ),
         cell("-", "-", "cloud-init", Crates(&["trivet-cloudinit"])),
+        cell(
+            "-",
+            "-",
+            "users and roles",
+            Crates(&["trivet-etcd-auth"]),
+        ),
         cell("-", "-", "documentation", Doc),
         cell("memory", "1", "conformance", Crates(&["trivet-datastore"])),
         cell(
