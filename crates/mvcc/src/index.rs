@@ -65,20 +65,32 @@ pub struct Entry<'a> {
     pub head: &'a Version,
 }
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
     /// The versions, oldest first, without those that a compaction at `revision` does away
     /// with, whether they have been removed already or not. May be empty.
     #[must_use]
     pub fn uncompacted(&self, revision: u64) -> Vec<Version> {
-        if self.head.is_tombstone() && self.head.main < revision {
-            return Vec::new();
+        match self.first_uncompacted(revision) {
+            Some(keep) => self.older[keep..]
+                .iter()
+                .chain([self.head])
+                .copied()
+                .collect(),
+            None => Vec::new(),
         }
-        let keep = first_kept(self.older, self.head, revision);
-        self.older[keep..]
-            .iter()
-            .chain([self.head])
-            .copied()
-            .collect()
+    }
+
+    /// Where in [`Entry::older`] those versions begin; `None` when there is none at all.
+    pub(crate) fn first_uncompacted(&self, revision: u64) -> Option<usize> {
+        if self.head.is_tombstone() && self.head.main < revision {
+            return None;
+        }
+        Some(first_kept(self.older, self.head, revision))
+    }
+
+    /// A version by its number: the older ones, then the newest.
+    pub(crate) fn version(&self, number: usize) -> &'a Version {
+        self.older.get(number).unwrap_or(self.head)
     }
 }
 
@@ -198,6 +210,46 @@ impl Index {
         Arc::make_mut(&mut slot.chunk).insert(position, key, version);
         slot.live += u32::from(!version.is_tombstone());
         slot.newest = version.main;
+    }
+
+    /// Adds a version that was made elsewhere. `false`, and nothing happens, unless it is newer
+    /// than every version of its key.
+    #[must_use]
+    pub fn append(&mut self, key: &[u8], version: Version) -> bool {
+        let place = self.find(key);
+        if let Ok(position) = place.position {
+            let head = self.slots[place.slot].chunk.head(position);
+            if (head.main, head.sub) >= (version.main, version.sub) {
+                return false;
+            }
+        }
+        self.put(place, key, version);
+        true
+    }
+
+    /// Number of chunks, for walks that come back to a place.
+    pub(crate) fn chunks(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The newest change in a chunk.
+    pub(crate) fn newest_in(&self, chunk: usize) -> u64 {
+        self.slots[chunk].newest
+    }
+
+    /// Number of keys in a chunk.
+    pub(crate) fn keys_in(&self, chunk: usize) -> usize {
+        self.slots[chunk].chunk.len()
+    }
+
+    /// A key by its place.
+    pub(crate) fn entry(&self, chunk: usize, key: usize) -> Entry<'_> {
+        let chunk = &*self.slots[chunk].chunk;
+        Entry {
+            key: chunk.key(key),
+            older: chunk.older(key),
+            head: chunk.head(key),
+        }
     }
 
     /// Visits the keys of `range` that existed at `revision`, in order, until `visit` says no.

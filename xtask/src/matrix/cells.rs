@@ -85,6 +85,7 @@ pub(crate) fn all() -> Vec<Cell> {
                 "trivet-sim",
                 "trivet-kube-schema",
                 "trivet-mvcc",
+                "trivet-bbolt",
             ]),
         ),
         cell("-", "-", "legacy data", Crates(&["trivet-legacy-reader"])),
