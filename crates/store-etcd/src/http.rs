@@ -19,7 +19,7 @@ use crate::engine::Engine;
 /// The etcd version that clients are told. Kubernetes uses progress notifications from 3.5.13
 /// on; the API offered here is that of the 3.5 line.
 pub const SERVER_VERSION: &str = "3.5.21";
-const CLUSTER_VERSION: &str = "3.5.0";
+pub(crate) const CLUSTER_VERSION: &str = "3.5.0";
 
 /// How long a health check may wait for a linearizable read.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);

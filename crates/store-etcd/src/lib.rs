@@ -12,6 +12,7 @@
 mod backend;
 pub mod client;
 mod engine;
+mod etcd_snapshot;
 mod failure;
 mod format;
 mod http;

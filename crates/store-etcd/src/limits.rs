@@ -35,6 +35,12 @@ pub(crate) const MAX_CONCURRENT_STREAMS: u32 = 100_000;
 /// Connections that one listener serves at a time; more wait in the kernel's queue.
 pub(crate) const MAX_CONNECTIONS: usize = 20_000;
 
+/// Snapshots that one member sends at a time; a further client is told to come later.
+pub const MAX_SNAPSHOTS: usize = 4;
+
+/// A client that takes nothing of its snapshot for this long is given up.
+pub(crate) const SNAPSHOT_STALL: Duration = Duration::from_secs(120);
+
 /// Time for a TLS handshake, and for the request head of an HTTP/1 client.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 

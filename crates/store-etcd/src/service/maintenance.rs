@@ -6,6 +6,8 @@ use tonic::{Request, Response, Status};
 use trivet_datastore::Revision;
 use trivet_raft_node::PeerRole;
 
+use super::ResponseStream;
+use super::snapshot::Snapshots;
 use super::status::Refusal;
 use crate::engine::Engine;
 use crate::failure::Failure;
@@ -15,11 +17,15 @@ use crate::service::wire;
 
 pub(crate) struct MaintenanceService {
     engine: Arc<Engine>,
+    snapshots: Snapshots,
 }
 
 impl MaintenanceService {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+        Self {
+            engine,
+            snapshots: Snapshots::new(),
+        }
     }
 }
 
@@ -82,6 +88,13 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         _: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         Ok(Response::new(pb::DefragmentResponse { header: None }))
+    }
+
+    async fn snapshot(
+        &self,
+        _: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<ResponseStream<pb::SnapshotResponse>>, Status> {
+        self.snapshots.open(&self.engine)
     }
 
     async fn hash_kv(

@@ -10,6 +10,7 @@ mod kv;
 mod lease;
 mod listen;
 mod maintenance;
+mod snapshot;
 mod status;
 mod watch;
 mod watch_stream;
