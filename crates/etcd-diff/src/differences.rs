@@ -193,7 +193,9 @@ impl Excuse {
             (Self::UnknownSortOrder, Op::Range(request)) => {
                 !(0..3).contains(&request.sort_order)
                     && refused(Code::InvalidArgument, "etcdserver: invalid sort option")
-                    && theirs.refusal().is_none_or(|(code, _)| code == Code::OutOfRange)
+                    && theirs
+                        .refusal()
+                        .is_none_or(|(code, _)| code == Code::OutOfRange)
             }
             (Self::DecodingText, Op::Raw(..)) => {
                 let code = |answer: &Answer| answer.refusal().map(|(code, _)| code);

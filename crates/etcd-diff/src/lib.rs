@@ -13,8 +13,8 @@
 //! **Invariant:** never a dependency of shipped code.
 
 mod answer;
-pub mod differences;
 mod dice;
+pub mod differences;
 mod generate;
 mod history;
 mod names;

@@ -57,7 +57,10 @@ async fn compare(options: &Options) -> Result<bool> {
         .or_else(find_etcd)
         .context("no etcd: name one with --etcd")?;
     let seed = options.seed.unwrap_or_else(fresh_seed);
-    println!("seed {seed}: repeat with --seed {seed} --ops {}", options.ops);
+    println!(
+        "seed {seed}: repeat with --seed {seed} --ops {}",
+        options.ops
+    );
     let start = Instant::now();
     let generator = Box::new(Generator::new(seed));
     let source = Source::Generated(generator, options.ops);
@@ -120,7 +123,10 @@ fn print(report: &Report) {
 }
 
 fn print_mismatch(mismatch: &Mismatch) {
-    println!("\nMISMATCH at operation {}: {}", mismatch.index, mismatch.op);
+    println!(
+        "\nMISMATCH at operation {}: {}",
+        mismatch.index, mismatch.op
+    );
     println!("  ours:   {}", mismatch.ours);
     println!("  theirs: {}", mismatch.theirs);
 }

@@ -253,10 +253,8 @@ impl<'a> Comparison<'a> {
             .peekable();
         let due = watches.peek().is_some() && watches.all(|watch| watch.start <= current);
         if due {
-            let (ours, theirs) = tokio::join!(
-                self.ours.progressed(stream),
-                self.theirs.progressed(stream)
-            );
+            let (ours, theirs) =
+                tokio::join!(self.ours.progressed(stream), self.theirs.progressed(stream));
             if ours != theirs || ours != Some(Seen::Progress(current)) {
                 self.mismatch(index, op, &ours, &theirs);
             }
@@ -275,12 +273,13 @@ impl<'a> Comparison<'a> {
         }
         let tombstones = !self.known.has(WatchQuirk::TombstoneLost);
         for watch in &self.watched {
-            let due = self.history.due(watch, tombstones).saturating_sub(watch.compared);
+            let due = self
+                .history
+                .due(watch, tombstones)
+                .saturating_sub(watch.compared);
             let (id, doomed) = (watch.id, watch.doomed);
             let enough = move |stream: &WatchSide| {
-                stream.has_ended()
-                    || stream.canceled(id)
-                    || (!doomed && stream.events(id) >= due)
+                stream.has_ended() || stream.canceled(id) || (!doomed && stream.events(id) >= due)
             };
             for side in [&mut *self.ours, &mut *self.theirs] {
                 // Whoever is late is found out below.

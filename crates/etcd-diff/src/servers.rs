@@ -13,7 +13,7 @@ use trivet_env::Env;
 use trivet_harness::Process;
 use trivet_store_etcd::client::Client;
 use trivet_store_etcd::proto::etcdserverpb as pb;
-use trivet_store_etcd::{ClientListener, EtcdStore, StoreConfig, open};
+use trivet_store_etcd::{ClientListener, EtcdStore, Serves, StoreConfig, open};
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const START: Duration = Duration::from_secs(30);
@@ -43,7 +43,10 @@ impl Genuine {
     pub async fn start(program: &Path) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         // Both held until both are known, so that they differ.
-        let ports = [TcpListener::bind((LOCAL, 0))?, TcpListener::bind((LOCAL, 0))?];
+        let ports = [
+            TcpListener::bind((LOCAL, 0))?,
+            TcpListener::bind((LOCAL, 0))?,
+        ];
         let [address, peer] = [ports[0].local_addr()?, ports[1].local_addr()?];
         drop(ports);
         let (client_url, peer_url) = (format!("http://{address}"), format!("http://{peer}"));
@@ -64,7 +67,11 @@ impl Genuine {
         let start = Instant::now();
         while !answers(address).await {
             if let Some(status) = process.try_wait() {
-                bail!("{} ended with {status}: {}", program.display(), process.log());
+                bail!(
+                    "{} ended with {status}: {}",
+                    program.display(),
+                    process.log()
+                );
             }
             if start.elapsed() > START {
                 bail!("{} does not answer: {}", program.display(), process.log());
@@ -115,8 +122,9 @@ impl Ours {
         config.clients = vec![ClientListener {
             address: SocketAddr::new(LOCAL, 0),
             tls: None,
+            serves: Serves::All,
         }];
-        config.client_url = "http://127.0.0.1:2379".to_owned();
+        config.client_urls = vec!["http://127.0.0.1:2379".to_owned()];
         config.heartbeat = Duration::from_millis(100);
         config.election_timeout = Duration::from_secs(1);
         let store = open(config).await.context("our store")?;

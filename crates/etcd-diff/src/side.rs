@@ -148,7 +148,9 @@ impl Side {
             }
             Op::MemberRemove(id) => {
                 let id = self.names.member(*id);
-                cluster.member_remove(pb::MemberRemoveRequest { id }).await?;
+                cluster
+                    .member_remove(pb::MemberRemoveRequest { id })
+                    .await?;
                 Answer::Nothing
             }
             Op::MemberUpdate(id, urls) => {

@@ -13,6 +13,9 @@ use trivet_env::Env;
 /// Result of a node operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Why a member that was removed does not start any more.
+pub const REMOVED: &str = "the member has been permanently removed from the cluster";
+
 /// Why a node operation did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -109,6 +112,9 @@ pub trait LeaderQuery: Send + Sync + 'static {
 pub enum PeerRole {
     /// Counts towards the quorum.
     Voter,
+    /// Added as a voter with [`crate::RaftNode::add_voter`]. Counts towards the quorum once it
+    /// runs and has caught up, which the leader sees to.
+    VoterToBe,
     /// Receives the log only.
     Learner,
 }
@@ -120,7 +126,7 @@ pub struct Peer {
     pub id: u64,
     /// Name for people.
     pub name: String,
-    /// `https://host:port` where the member listens for peers.
+    /// `https://host:port` where the member listens for peers; several have commas between them.
     pub peer_url: String,
     /// Where clients reach it; opaque here.
     pub client_url: String,
@@ -136,8 +142,71 @@ pub enum StartMode {
         /// Members to ask; any one is enough.
         peer_urls: Vec<String>,
     },
+    /// Found a cluster together with others: each of the members starts with the same list, in
+    /// which it finds itself by its identity. The cluster lives once a quorum of them runs.
+    Static {
+        /// All founders.
+        members: Vec<Peer>,
+    },
+    /// Become the member that was added to a running cluster before, with the identity that it
+    /// was given there (see [`crate::ask_members`]). A learner is not waited for to become a voter.
+    Added,
+    /// Go on with the data here as the only member left. Everybody else is dropped from the
+    /// membership without being asked: only for when the others are gone for good.
+    StandAlone,
     /// There must be data.
     Resume,
+}
+
+/// How members speak to each other.
+#[derive(Clone)]
+pub enum PeerSecurity {
+    /// TLS with certificates on both ends; nothing else is spoken or believed.
+    Mutual {
+        /// Requires and verifies the certificates of peers.
+        server: Arc<rustls::ServerConfig>,
+        /// Shows a certificate to peers.
+        client: Arc<rustls::ClientConfig>,
+    },
+    /// TLS towards peers with `https://` addresses, none towards those with `http://`; whether
+    /// peers that connect must show a certificate is up to `server`.
+    Tls {
+        /// For those that connect.
+        server: Arc<rustls::ServerConfig>,
+        /// For connecting.
+        client: Arc<rustls::ClientConfig>,
+    },
+    /// No TLS: whoever reaches the port can pass for a member.
+    Plaintext,
+}
+
+impl PeerSecurity {
+    /// Whether members may have `http://` addresses.
+    pub(crate) fn plaintext_urls(&self) -> bool {
+        !matches!(self, Self::Mutual { .. })
+    }
+
+    pub(crate) fn client(&self) -> Option<&Arc<rustls::ClientConfig>> {
+        match self {
+            Self::Mutual { client, .. } | Self::Tls { client, .. } => Some(client),
+            Self::Plaintext => None,
+        }
+    }
+}
+
+/// What a member says about the cluster it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterView {
+    /// Identity of the cluster.
+    pub cluster_id: u64,
+    /// Who answered.
+    pub answered_by: u64,
+    /// The leader, if it knows one.
+    pub leader: Option<u64>,
+    /// Log index of the membership; 0 is the founding one.
+    pub membership_index: u64,
+    /// Members and their roles.
+    pub members: Vec<(Peer, PeerRole)>,
 }
 
 /// Settings of a node.
@@ -155,10 +224,8 @@ pub struct NodeConfig {
     pub cluster_id: u64,
     /// Addresses to listen on for peers.
     pub listen: Vec<SocketAddr>,
-    /// TLS for listening: requires and verifies peer certificates.
-    pub server_tls: Arc<rustls::ServerConfig>,
-    /// TLS for connecting to peers, with a client certificate.
-    pub client_tls: Arc<rustls::ClientConfig>,
+    /// TLS, or none.
+    pub security: PeerSecurity,
     /// Interval between heartbeats.
     pub heartbeat: Duration,
     /// Minimum election timeout; the maximum is twice that.
@@ -178,6 +245,9 @@ pub struct PeerStatus {
     pub matched_index: Option<u64>,
     /// Time since it was last heard of (leader only).
     pub last_contact: Option<Duration>,
+    /// For how long this member has been in contact with it without a break, as every member
+    /// finds out for itself. `None` when it cannot be reached.
+    pub connected_for: Option<Duration>,
 }
 
 /// The node as it sees itself; available without a quorum.

@@ -8,9 +8,12 @@
 //! **Invariants:** no type of the consensus library appears in a public signature or on disk.
 //! This crate does not know what a command means.
 
+mod alone;
 mod api;
 mod batch;
 mod consensus;
+mod contact;
+mod discover;
 mod failure;
 mod join;
 mod membership;
@@ -25,7 +28,8 @@ mod tasks;
 pub mod testing;
 
 pub use api::{
-    AppliedBatch, Error, LeaderQuery, LogPosition, NodeConfig, NodeStatus, Peer, PeerRole,
-    PeerStatus, Result, SnapshotSource, StartMode, StateMachine,
+    AppliedBatch, ClusterView, Error, LeaderQuery, LogPosition, NodeConfig, NodeStatus, Peer,
+    PeerRole, PeerSecurity, PeerStatus, REMOVED, Result, SnapshotSource, StartMode, StateMachine,
 };
+pub use discover::ask_members;
 pub use node::{Leadership, RaftNode};

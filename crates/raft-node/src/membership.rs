@@ -9,8 +9,9 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, LogIdOptionExt};
 use tokio::time::Instant;
 
-use crate::api::{Error, Peer, Result};
+use crate::api::{Error, Peer, PeerRole, Result};
 use crate::consensus::{Member, codec};
+use crate::discover::role;
 use crate::peers::proto::{call_request, call_response, change};
 use crate::peers::{CallError, PeerAddress, PeerTransport, proto};
 use crate::propose::AskError;
@@ -92,6 +93,11 @@ impl Shared {
                 let (id, member) = codec::member_from_proto(&member);
                 self.add_learner(id, member).await
             }
+            change::Kind::AddVoter(member) => {
+                let (id, mut member) = codec::member_from_proto(&member);
+                member.voter_to_be = true;
+                self.add_learner(id, member).await
+            }
             change::Kind::Promote(id) => self.promote(id).await,
             change::Kind::Remove(id) => self.remove(id).await,
             change::Kind::Update(member) => {
@@ -107,7 +113,7 @@ impl Shared {
     }
 
     fn check_newcomer(&self, id: u64, member: &Member) -> Result<()> {
-        check_member(id, member)?;
+        self.check_member(id, member)?;
         let membership = self.membership();
         for (other, known) in membership.nodes() {
             if *other == id {
@@ -200,6 +206,34 @@ impl Shared {
         let metrics = metrics.borrow_watched();
         let matched = metrics.replication.as_ref()?.get(&id)?.as_ref()?.index;
         Some(metrics.last_log_index.unwrap_or(0).saturating_sub(matched))
+    }
+
+    /// Makes voters of those that were added as such and have caught up.
+    pub(crate) async fn promote_added(&self) {
+        for id in self.voters_to_be() {
+            if self.lag(id).is_none_or(|lag| lag > CAUGHT_UP_ENTRIES) {
+                continue;
+            }
+            let _one_at_a_time = self.changes.lock().await;
+            match self.promote(id).await {
+                Ok(()) => tracing::info!(
+                    id = format_args!("{id:x}"),
+                    "a member that was added has caught up and is a voter now"
+                ),
+                // It may just have been removed; whoever leads then looks again.
+                Err(error) => tracing::debug!(%error, "an added member is no voter yet"),
+            }
+        }
+    }
+
+    /// Members that were added as voters and are none yet.
+    pub(crate) fn voters_to_be(&self) -> Vec<u64> {
+        let membership = self.membership();
+        membership
+            .nodes()
+            .filter(|(id, _)| role(&membership, **id) == PeerRole::VoterToBe)
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     async fn promote(&self, id: u64) -> Result<()> {
@@ -310,12 +344,14 @@ impl Shared {
         Some(acked.elapsed())
     }
 
-    async fn update(&self, id: u64, member: Member) -> Result<()> {
-        check_member(id, &member)?;
+    async fn update(&self, id: u64, mut member: Member) -> Result<()> {
+        self.check_member(id, &member)?;
         let membership = self.membership();
         let Some(known) = membership.get_node(&id) else {
             return refused(format!("there is no member {id:x}"));
         };
+        // What it is to become is not up to the member.
+        member.voter_to_be = known.voter_to_be;
         if *known == member {
             return Ok(());
         }
@@ -388,8 +424,14 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn check_member(&self, id: u64, member: &Member) -> Result<()> {
+        check_member(id, member, self.plaintext_urls)
+    }
+}
+
 /// What a member says about itself must be usable by the others.
-fn check_member(id: u64, member: &Member) -> Result<()> {
+fn check_member(id: u64, member: &Member, plaintext: bool) -> Result<()> {
     if id == 0 {
         return refused("a member needs an identity");
     }
@@ -398,22 +440,29 @@ fn check_member(id: u64, member: &Member) -> Result<()> {
     }
     if member.client_url.len() > URL_BYTES_MAX || member.peer_url.len() > URL_BYTES_MAX {
         return refused(format!(
-            "a member's addresses have at most {URL_BYTES_MAX} bytes each"
+            "a member's addresses have at most {URL_BYTES_MAX} bytes"
         ));
     }
-    match member.peer_url.parse::<http::Uri>() {
-        Ok(uri)
-            if uri.scheme_str() == Some("https")
-                && uri.host().is_some()
-                && uri.port_u16().is_some() =>
-        {
-            Ok(())
-        }
-        _ => refused(format!(
-            "{:?} is no peer address of the form https://host:port",
-            member.peer_url
-        )),
+    let usable = |url: &str| {
+        url.parse::<http::Uri>().is_ok_and(|uri| {
+            let scheme = uri.scheme_str();
+            (scheme == Some("https") || (plaintext && scheme == Some("http")))
+                && uri.host().is_some_and(|host| !host.is_empty())
+                && uri.port_u16().is_some()
+        })
+    };
+    if member.peer_url.split(',').all(usable) {
+        return Ok(());
     }
+    let schemes = if plaintext {
+        "https://host:port or http://host:port"
+    } else {
+        "https://host:port"
+    };
+    refused(format!(
+        "{:?} is no peer address of the form {schemes}",
+        member.peer_url
+    ))
 }
 
 /// Asks one peer for a change.
@@ -460,21 +509,33 @@ mod tests {
 
     #[test]
     fn members_must_be_reachable() {
-        let member = |url: &str| Member {
-            name: "a".into(),
-            peer_url: url.into(),
-            client_url: String::new(),
+        let check = |id, url: &str, plaintext| {
+            let member = Member {
+                name: "a".into(),
+                peer_url: url.into(),
+                ..Member::default()
+            };
+            check_member(id, &member, plaintext)
         };
-        assert!(check_member(1, &member("https://127.0.0.1:2380")).is_ok());
-        assert!(check_member(1, &member("https://[::1]:2380")).is_ok());
-        assert!(check_member(0, &member("https://127.0.0.1:2380")).is_err());
+        for good in [
+            "https://127.0.0.1:2380",
+            "https://[::1]:2380",
+            "https://a:1,https://b:2",
+        ] {
+            assert!(check(1, good, false).is_ok(), "{good}");
+            assert!(check(0, good, false).is_err(), "{good}");
+        }
         for bad in [
             "",
             "http://127.0.0.1:2380",
             "https://127.0.0.1",
             "127.0.0.1:2380",
+            "https://a:1,",
+            "https://a:1,http://b:2",
         ] {
-            assert!(check_member(1, &member(bad)).is_err(), "{bad}");
+            assert!(check(1, bad, false).is_err(), "{bad}");
         }
+        assert!(check(1, "http://127.0.0.1:2380", true).is_ok());
+        assert!(check(1, "ftp://127.0.0.1:2380", true).is_err());
     }
 }

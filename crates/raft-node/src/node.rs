@@ -9,8 +9,9 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{
-    Error, LeaderQuery, NodeConfig, NodeStatus, Peer, PeerRole, PeerStatus, Result, StateMachine,
+    Error, LeaderQuery, NodeConfig, NodeStatus, Peer, PeerStatus, Result, StateMachine,
 };
+use crate::discover::role;
 use crate::failure::Stop;
 use crate::membership::{change, peer_to_proto};
 use crate::peers::PeerTransport;
@@ -38,8 +39,9 @@ pub struct RaftNode {
 }
 
 impl RaftNode {
-    /// Starts the member. Founding and joining return when this member is a voter that can
-    /// be used; resuming returns once the local state is recovered, without waiting for a quorum.
+    /// Starts the member. Founding (alone or with others) and joining return when this member is
+    /// a voter that can be used, [`crate::StartMode::Added`] when the member knows that it is one;
+    /// resuming returns once the local state is recovered, without waiting for a quorum.
     ///
     /// Joining waits for as long as no listed member can be reached. Before the cluster has
     /// agreed to take this member in, nothing is written.
@@ -52,11 +54,7 @@ impl RaftNode {
         machine: Box<dyn StateMachine>,
         query: Arc<dyn LeaderQuery>,
     ) -> Result<Arc<Self>> {
-        let transport = GrpcTransport::new(
-            &config.client_tls,
-            &config.server_tls,
-            config.listen.clone(),
-        );
+        let transport = GrpcTransport::new(config.security.clone(), config.listen.clone());
         let parts = start::Parts {
             env: config.env,
             dir: config.dir,
@@ -66,6 +64,7 @@ impl RaftNode {
             election_timeout: config.election_timeout,
             start: config.start,
             retention: Retention::default(),
+            plaintext_urls: config.security.plaintext_urls(),
         };
         Self::start_on(parts, machine, query, Arc::new(transport)).await
     }
@@ -117,10 +116,10 @@ impl RaftNode {
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.clone();
         let leads = leadership.local;
+        let contacts = node.contacts();
         let peers = membership
             .nodes()
             .map(|(id, member)| {
-                let voter = membership.voter_ids().any(|voter| voter == *id);
                 let matched = if *id == node.local.id {
                     metrics.last_log_index
                 } else {
@@ -131,17 +130,14 @@ impl RaftNode {
                 let contact = contact.and_then(|at| at.as_ref()).map(|at| at.elapsed());
                 PeerStatus {
                     peer: member.to_peer(*id),
-                    role: if voter {
-                        PeerRole::Voter
-                    } else {
-                        PeerRole::Learner
-                    },
+                    role: role(&membership, *id),
                     matched_index: matched.filter(|_| leads),
                     last_contact: if *id == node.local.id {
                         leads.then_some(std::time::Duration::ZERO)
                     } else {
                         contact.filter(|_| leads)
                     },
+                    connected_for: contacts.get(id).map(tokio::time::Instant::elapsed),
                 }
             })
             .collect();
@@ -173,6 +169,18 @@ impl RaftNode {
     pub async fn add_learner(&self, peer: Peer) -> Result<()> {
         self.shared
             .change(change(Kind::AddLearner(peer_to_proto(&peer))))
+            .await
+    }
+
+    /// Adds a member that is to vote. It need not run yet: it counts towards the quorum from the
+    /// moment it runs and has caught up, so that the cluster goes on meanwhile, and the leader
+    /// makes it a voter then by itself.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the name or address belongs to another member.
+    pub async fn add_voter(&self, peer: Peer) -> Result<()> {
+        self.shared
+            .change(change(Kind::AddVoter(peer_to_proto(&peer))))
             .await
     }
 

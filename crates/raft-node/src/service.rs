@@ -51,7 +51,7 @@ impl Service {
         let stranger = joining && header.cluster_id == 0;
         if header.cluster_id != node.cluster_id && !stranger {
             let message = format!(
-                "cluster {:x} asked member {:x} of cluster {:x}: they do not belong together",
+                "cluster {:x} asked member {:x} of cluster {:x}: they do not belong together; were they founded with different lists of members?",
                 header.cluster_id, node.local.id, node.cluster_id
             );
             return Err(failure(Kind::Refused, message));
@@ -128,7 +128,9 @@ impl Service {
             .ok_or_else(|| failure(Kind::Refused, "an unknown question"))?;
         let joining = matches!(
             body,
-            call_request::Body::Ping(_) | call_request::Body::Change(_)
+            call_request::Body::Ping(_)
+                | call_request::Body::Change(_)
+                | call_request::Body::Members(_)
         );
         self.check(request.header.as_ref(), joining)?;
         let from = request.header.map_or(0, |header| header.from);
@@ -149,6 +151,7 @@ impl Service {
                 Ok(()) => Ok(call_response::Body::Done(proto::Done {})),
                 Err(error) => Err(error_to_failure(&error)),
             },
+            call_request::Body::Members(_) => Ok(self.members()),
             call_request::Body::Ping(_) => {
                 let now = *self.0.leadership.borrow();
                 Ok(call_response::Body::Pong(proto::Pong {
@@ -159,6 +162,17 @@ impl Service {
                 }))
             }
         }
+    }
+
+    /// Anybody who may speak to this port may know who belongs to the cluster.
+    fn members(&self) -> call_response::Body {
+        let membership = self.0.membership();
+        call_response::Body::Members(proto::MembersAnswer {
+            cluster_id: self.0.cluster_id,
+            id: self.0.local.id,
+            leader: self.0.leadership.borrow().leader.unwrap_or(0),
+            membership: Some(codec::stored_membership_to_proto(&membership)),
+        })
     }
 
     fn not_leader(&self) -> proto::Failure {

@@ -1,8 +1,9 @@
 //! What the node's parts have in common.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -50,6 +51,10 @@ pub(crate) struct Shared {
     pub(crate) reads: mpsc::Sender<ReadWaiter>,
     /// Membership changes happen one at a time.
     pub(crate) changes: tokio::sync::Mutex<()>,
+    /// Whether members may have `http://` addresses.
+    pub(crate) plaintext_urls: bool,
+    /// Since when each of the others has been in contact.
+    pub(crate) contacts: Mutex<HashMap<u64, Instant>>,
     /// See [`crate::RaftNode::keep`].
     pub(crate) kept: Mutex<Vec<Box<dyn Any + Send>>>,
 }
@@ -66,6 +71,11 @@ impl Shared {
     pub(crate) fn let_go(&self) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.clear();
+    }
+
+    /// Since when each of the others has been in contact without a break.
+    pub(crate) fn contacts(&self) -> MutexGuard<'_, HashMap<u64, Instant>> {
+        self.contacts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn header(&self, to: u64) -> proto::Header {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -12,21 +13,24 @@ use tokio_util::task::TaskTracker;
 use trivet_env::{Disk, Env};
 use trivet_wal::{Wal, WalOptions};
 
-use crate::api::{Error, LeaderQuery, LogPosition, Peer, Result, StartMode, StateMachine};
+use crate::api::{
+    Error, LeaderQuery, LogPosition, Peer, PeerRole, REMOVED, Result, StartMode, StateMachine,
+};
 use crate::batch::{Batcher, Patience};
 use crate::consensus::log::LogStore;
 use crate::consensus::machine::{MachineAdapter, MachineThread};
 use crate::consensus::network::{Network, NetworkContext};
 use crate::consensus::snapshot::Spool;
 use crate::consensus::{Member, Raft, StoredMembership, TypeConfig};
+use crate::discover::role;
 use crate::failure::Failure;
-use crate::join;
 use crate::node::{Leadership, RaftNode, storage};
 use crate::peers::{PeerTransport, proto};
 use crate::propose::{FORWARDS_IN_FLIGHT, PROPOSALS_IN_FLIGHT, READERS_MAX, sink};
 use crate::service::Service;
 use crate::shared::Shared;
 use crate::tasks::{self, Retention};
+use crate::{alone, contact, join};
 
 /// How long the state machine may take for a last checkpoint.
 pub(crate) const CHECKPOINT_ON_STOP: Duration = Duration::from_secs(10);
@@ -54,6 +58,8 @@ pub struct Parts {
     pub start: StartMode,
     /// When the log is purged.
     pub retention: Retention,
+    /// Whether members may have `http://` addresses.
+    pub plaintext_urls: bool,
 }
 
 pub(crate) async fn start(
@@ -85,6 +91,12 @@ pub(crate) async fn start(
             return Err(error);
         }
     };
+    if parts.start == StartMode::StandAlone
+        && let Err(error) = alone::rewrite(&log, machine.applied(), &parts.local).await
+    {
+        close(log).await;
+        return Err(storage(error));
+    }
     let membership = log.membership().map_err(storage)?.unwrap_or_default();
     let (machine, thread) =
         MachineAdapter::start(machine, membership, log.clone(), failure.clone())
@@ -263,6 +275,20 @@ async fn identify(
                 parts.local.id
             )));
         }
+        let removed = || -> std::io::Result<bool> {
+            // Its own log may say so as well, if it stopped before it could make a note of it.
+            let listed = log.membership()?.is_none_or(|last| {
+                last.log_id().is_none() || last.get_node(&identity.node_id).is_some()
+            });
+            Ok(identity.removed || (identity.joined && !listed))
+        };
+        if parts.start != StartMode::StandAlone && removed().map_err(storage)? {
+            return Err(Error::Refused(format!(
+                "{REMOVED}: the data of member {:x} in {} is of no more use; remove it and add a new member",
+                identity.node_id,
+                parts.dir.display()
+            )));
+        }
         if !identity.joined && parts.start == StartMode::Resume {
             return Err(Error::Refused(format!(
                 "the member in {} never finished its first start; start it again the way it was started first",
@@ -271,7 +297,7 @@ async fn identify(
         }
         return Ok(identity);
     }
-    if parts.start == StartMode::Resume {
+    if matches!(parts.start, StartMode::Resume | StartMode::StandAlone) {
         return Err(Error::Refused(format!(
             "there is no data in {}",
             parts.dir.display()
@@ -292,6 +318,7 @@ async fn identify(
         cluster_id,
         node_id: parts.local.id,
         joined: false,
+        removed: false,
     };
     log.save_identity(&identity).await.map_err(storage)?;
     Ok(identity)
@@ -352,6 +379,8 @@ fn assemble(
             reads,
             changes: Mutex::new(()),
             kept: std::sync::Mutex::new(Vec::new()),
+            plaintext_urls: parts.plaintext_urls,
+            contacts: std::sync::Mutex::default(),
         }
     });
     tasks.push(("reads", Box::pin(shared.clone().read_rounds(readers))));
@@ -363,6 +392,11 @@ fn assemble(
         "maintenance",
         Box::pin(tasks::maintain(shared.clone(), parts.retention)),
     ));
+    tasks.push((
+        "added members",
+        Box::pin(tasks::promote_added(shared.clone())),
+    ));
+    tasks.push(("contacts", Box::pin(contact::keep_contact(shared.clone()))));
     tasks.push(("consensus", Box::pin(tasks::watch_library(shared.clone()))));
     for (name, task) in tasks {
         tasks::spawn(&tracker, &stop, failure, name, task);
@@ -421,8 +455,13 @@ async fn bring_up(
         return Ok(());
     }
     match &parts.start {
-        StartMode::Resume => return Ok(()),
-        StartMode::Found => found(shared, parts).await?,
+        StartMode::Resume | StartMode::StandAlone => return Ok(()),
+        StartMode::Found => found(shared, std::slice::from_ref(&parts.local)).await?,
+        StartMode::Static { members } => found(shared, members).await?,
+        StartMode::Added => {
+            be_member(shared).await?;
+            return note_joined(shared, identity, &joined).await;
+        }
         StartMode::Join { peer_urls } => {
             let asked = join::ask(
                 shared.transport.as_ref(),
@@ -437,6 +476,15 @@ async fn bring_up(
         }
     }
     be_voter(shared).await?;
+    note_joined(shared, identity, &joined).await
+}
+
+/// From now on this member need not ask for anything when it starts.
+async fn note_joined(
+    shared: &Arc<Shared>,
+    identity: &proto::Identity,
+    joined: &AtomicBool,
+) -> Result<()> {
     let identity = proto::Identity {
         joined: true,
         ..*identity
@@ -446,25 +494,52 @@ async fn bring_up(
     Ok(())
 }
 
-async fn found(node: &Arc<Shared>, parts: &Parts) -> Result<()> {
+/// Puts the founding membership in the log, unless another founder was faster.
+async fn found(node: &Arc<Shared>, members: &[Peer]) -> Result<()> {
     if node.raft.is_initialized().await.map_err(storage)? {
         return Ok(());
     }
-    let members = std::collections::BTreeMap::from([(parts.local.id, Member::from(&parts.local))]);
-    node.raft.initialize(members).await.map_err(storage)
+    let members: std::collections::BTreeMap<u64, Member> = members
+        .iter()
+        .map(|peer| (peer.id, Member::from(peer)))
+        .collect();
+    match node.raft.initialize(members).await {
+        // A candidate asked for this member's vote just now: the list comes with the log.
+        Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        done => done.map_err(storage),
+    }
 }
 
 /// Waits until this member counts as a voter in its own applied log, and knows a leader.
 async fn be_voter(node: &Arc<Shared>) -> Result<()> {
+    let local = node.local.id;
+    settled(node, move |stored| {
+        // During a joint change it is listed already; the change ends by itself.
+        role(stored, local) == PeerRole::Voter && stored.get_joint_config().len() == 1
+    })
+    .await
+}
+
+/// Waits until this member is what it was added as in its own applied log, and knows a leader.
+async fn be_member(node: &Arc<Shared>) -> Result<()> {
+    let local = node.local.id;
+    settled(node, move |stored| {
+        stored.get_node(&local).is_some()
+            && role(stored, local) != PeerRole::VoterToBe
+            && stored.get_joint_config().len() == 1
+    })
+    .await
+}
+
+async fn settled(
+    node: &Arc<Shared>,
+    listed: impl Fn(&StoredMembership) -> bool + Send,
+) -> Result<()> {
     let mut membership = node.machine.watch_membership();
     let mut leadership = node.leadership.subscribe();
-    let listed = |stored: &StoredMembership| {
-        // During a joint change it is listed already; the change ends by itself.
-        stored.voter_ids().any(|id| id == node.local.id) && stored.get_joint_config().len() == 1
-    };
     let ready = async {
         membership
-            .wait_for(listed)
+            .wait_for(|stored| listed(stored))
             .await
             .map_err(|_| Error::Stopped)
             .map(|_| ())?;

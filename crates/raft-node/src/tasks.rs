@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::REMOVED;
 use crate::consensus::LogId;
 use crate::failure::{Failure, Stop};
 use crate::node::Leadership;
@@ -231,6 +232,29 @@ async fn purge(node: &Shared, durable: u64, retention: Retention) {
     }
 }
 
+/// Makes voters of members that were added as such, as soon as they have caught up.
+pub(crate) async fn promote_added(node: Arc<Shared>) {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let mut leadership = node.leadership.subscribe();
+    let mut membership = node.machine.watch_membership();
+    loop {
+        leadership.borrow_and_update();
+        membership.borrow_and_update();
+        if node.leadership.borrow().local && !node.voters_to_be().is_empty() {
+            node.promote_added().await;
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        let ended = tokio::select! {
+            changed = leadership.changed() => changed.is_err(),
+            changed = membership.changed() => changed.is_err(),
+        };
+        if ended {
+            return;
+        }
+    }
+}
+
 /// Stops the node once the cluster has removed it.
 pub(crate) async fn notice_removal(
     node: Arc<Shared>,
@@ -254,8 +278,9 @@ pub(crate) async fn notice_removal(
         if joined.load(Ordering::Acquire) && (by_peer || by_log) {
             // A leader that removed itself still has to spread the news.
             tokio::time::sleep(node.election_timeout).await;
+            note_removed(&node).await;
             node.failure.stop(&Stop::Removed(format!(
-                "member {:x} was removed from the cluster; its data is of no more use",
+                "{REMOVED}: member {:x} was removed, its data is of no more use",
                 node.local.id
             )));
             return std::future::pending().await;
@@ -264,6 +289,19 @@ pub(crate) async fn notice_removal(
             changed = told.changed() => if changed.is_err() { return },
             changed = membership.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+/// Sees to it that this member does not start again: another member may have told it what its own
+/// log does not say.
+async fn note_removed(node: &Shared) {
+    let noted = async {
+        let mut identity = node.log.identity()?.unwrap_or_default();
+        identity.removed = true;
+        node.log.save_identity(&identity).await
+    };
+    if let Err(error) = noted.await {
+        tracing::warn!(%error, "the removal could not be noted; the member would ask again");
     }
 }
 

@@ -48,6 +48,20 @@ pub async fn start(
     .await
 }
 
+/// [`crate::ask_members`] on a simulated network, asked by whoever has the address `from`.
+pub async fn ask_members(
+    network: &Network,
+    from: &str,
+    peer_urls: &[String],
+    limit: Duration,
+) -> Vec<Result<crate::ClusterView, String>> {
+    let endpoint = Endpoint {
+        network: network.clone(),
+        url: from.to_owned(),
+    };
+    crate::discover::ask_members_on(&endpoint, peer_urls, limit).await
+}
+
 /// The last index that was purged from a member's log.
 pub fn purged_index(node: &RaftNode) -> u64 {
     use openraft::async_runtime::watch::WatchReceiver;

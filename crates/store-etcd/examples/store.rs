@@ -20,13 +20,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use trivet_datastore::{ClusterStart, Datastore};
+use trivet_datastore::Datastore;
 use trivet_env::Env;
 use trivet_pki::{
     Authority, ClientAuth, LeafRequest, ServerTrust, SwappableIdentity, Usage, client_config,
     server_config,
 };
-use trivet_store_etcd::{ClientListener, PeerSettings, StoreConfig, open};
+use trivet_store_etcd::{ClientListener, PeerSecurity, PeerSettings, Start, StoreConfig, open};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -64,19 +64,20 @@ impl Options {
         let data_dir = self.data_dir.ok_or("--data-dir is missing")?;
         let client = self.client.ok_or("--client is missing")?;
         let mut config = StoreConfig::single(Env::real(), data_dir);
-        config.clients = vec![ClientListener {
-            address: client,
-            tls: None,
-        }];
-        config.client_url = format!("http://{client}");
-        config.metrics_listen = self.metrics;
+        config.clients = vec![ClientListener::new(client, None)];
+        config.client_urls = vec![format!("http://{client}")];
+        config.metrics_listen = self
+            .metrics
+            .into_iter()
+            .map(|address| ClientListener::new(address, None))
+            .collect();
         if let Some(peer) = self.peer {
             let tls_dir = self.tls_dir.ok_or("--peer needs --tls-dir")?;
             config.member_name = format!("member@{peer}");
             config.peers = Some(peer_settings(peer, &tls_dir, self.join.is_empty())?);
         }
         if !self.join.is_empty() {
-            config.start = ClusterStart::Join {
+            config.start = Start::Join {
                 peer_urls: self.join,
             };
         }
@@ -112,12 +113,14 @@ fn peer_settings(address: SocketAddr, dir: &Path, founder: bool) -> Result<PeerS
     Ok(PeerSettings {
         listen: vec![address],
         url: format!("https://{address}"),
-        client_tls: client_config(ServerTrust::Pinned(ca), Some(&identity), &[b"h2"])?,
-        server_tls: server_config(
-            SwappableIdentity::new(identity),
-            ClientAuth::Required(ca),
-            &[b"h2"],
-        )?,
+        security: PeerSecurity::Mutual {
+            client: client_config(ServerTrust::Pinned(ca), Some(&identity), &[b"h2"])?,
+            server: server_config(
+                SwappableIdentity::new(identity),
+                ClientAuth::Required(ca),
+                &[b"h2"],
+            )?,
+        },
     })
 }
 

@@ -11,7 +11,9 @@ use trivet_datastore::{
     TlsFiles,
 };
 use trivet_pki::ALPN_HTTP;
+use trivet_raft_node::PeerSecurity;
 
+use crate::founding::split_urls;
 use crate::open::{ClientListener, PeerSettings, StoreConfig, open};
 use crate::probe;
 use crate::tls;
@@ -67,7 +69,7 @@ impl Backend for EtcdBackend {
         let plaintext = self
             .plaintext_listen
             .iter()
-            .map(|&address| ClientListener { address, tls: None });
+            .map(|&address| ClientListener::new(address, None));
         store.clients.extend(plaintext);
         Ok(open(store).await?)
     }
@@ -80,22 +82,25 @@ async fn apply(store: &mut StoreConfig, cluster: ClusterConfig) -> Result<()> {
     store.peers = Some(PeerSettings {
         listen: cluster.peer_listen,
         url: cluster.peer_url,
-        server_tls: peer.server,
-        client_tls: peer.client,
+        security: PeerSecurity::Mutual {
+            server: peer.server,
+            client: peer.client,
+        },
     });
     store.clients = cluster
         .client_listen
         .into_iter()
-        .map(|address| ClientListener {
-            address,
-            tls: Some(client.server.clone()),
-        })
+        .map(|address| ClientListener::new(address, Some(client.server.clone())))
         .collect();
-    store.client_url = cluster.client_url;
-    store.metrics_listen = cluster.metrics_listen;
+    store.client_urls = split_urls(&cluster.client_url);
+    store.metrics_listen = cluster
+        .metrics_listen
+        .into_iter()
+        .map(|address| ClientListener::new(address, None))
+        .collect();
     store.heartbeat = cluster.heartbeat;
     store.election_timeout = cluster.election_timeout;
-    store.start = cluster.start;
+    store.start = cluster.start.into();
     Ok(())
 }
 

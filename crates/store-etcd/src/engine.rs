@@ -18,6 +18,7 @@ use trivet_raft_node::{self as raft, Leadership, PeerRole, RaftNode};
 
 use crate::failure::Failure;
 use crate::limits::{DRAIN_TIMEOUT, MAX_REQUEST_BYTES, Timing};
+use crate::open::StrictReconfig;
 use crate::proto::etcdserverpb::ResponseHeader;
 use crate::service::wire;
 use crate::state::{Alarms, Command, CommandError, Outcome, Response, Shared};
@@ -40,9 +41,20 @@ pub(crate) struct Engine {
     /// Proves it.
     pub(crate) tasks: TaskTracker,
     pub(crate) leader_changes: AtomicU64,
+    /// Rules for changes of members.
+    pub(crate) rules: MemberRules,
     leadership: watch::Receiver<Leadership>,
     /// Once a voter, always a voter, until removed: saves asking for every request.
     voter: AtomicBool,
+}
+
+/// Rules for changes of members that etcd clients ask for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MemberRules {
+    /// What is checked before a change, if anything.
+    pub(crate) strict: Option<StrictReconfig>,
+    /// Whether peer URLs may begin with `http://`.
+    pub(crate) plaintext_urls: bool,
 }
 
 /// What a member is built from.
@@ -51,6 +63,7 @@ pub(crate) struct Parts {
     pub(crate) node: Arc<RaftNode>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) timing: Timing,
+    pub(crate) rules: MemberRules,
 }
 
 impl Engine {
@@ -60,6 +73,7 @@ impl Engine {
             node,
             shared,
             timing,
+            rules,
         } = parts;
         let status = node.status();
         Arc::new(Self {
@@ -74,6 +88,7 @@ impl Engine {
             node,
             shared,
             timing,
+            rules,
         })
     }
 

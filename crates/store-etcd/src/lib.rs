@@ -15,6 +15,7 @@ mod engine;
 mod etcd_snapshot;
 mod failure;
 mod format;
+mod founding;
 mod http;
 mod lease;
 pub mod limits;
@@ -30,7 +31,9 @@ pub mod testing;
 mod tls;
 
 pub use backend::{DEFAULT_WATCH_PROGRESS, DIR, EtcdBackend, NAME};
+pub use founding::{Founder, Start};
 pub use http::SERVER_VERSION;
-pub use open::{ClientListener, PeerSettings, StoreConfig, open};
+pub use open::{ClientListener, Manner, PeerSettings, Serves, StoreConfig, StrictReconfig, open};
 pub use probe::K3S_ETCD;
 pub use store::EtcdStore;
+pub use trivet_raft_node::{PeerSecurity, REMOVED};

@@ -10,6 +10,7 @@ use trivet_raft_node::{self as raft, PeerRole, PeerStatus};
 
 use crate::engine::Engine;
 use crate::failure::Failure;
+use crate::founding::split_urls;
 
 pub(crate) struct Members {
     engine: Arc<Engine>,
@@ -63,21 +64,14 @@ fn refused(error: raft::Error) -> Error {
 }
 
 fn member(status: &PeerStatus) -> Member {
-    let url = |url: &str| {
-        if url.is_empty() {
-            Vec::new()
-        } else {
-            vec![url.to_owned()]
-        }
-    };
     Member {
         id: MemberId(status.peer.id),
         name: status.peer.name.clone(),
-        peer_urls: url(&status.peer.peer_url),
-        client_urls: url(&status.peer.client_url),
+        peer_urls: split_urls(&status.peer.peer_url),
+        client_urls: split_urls(&status.peer.client_url),
         role: match status.role {
             PeerRole::Voter => MemberRole::Voter,
-            PeerRole::Learner => MemberRole::Learner,
+            PeerRole::Learner | PeerRole::VoterToBe => MemberRole::Learner,
         },
         matched_index: status.matched_index,
         last_contact: status.last_contact,

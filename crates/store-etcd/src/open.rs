@@ -5,18 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use trivet_datastore::{ClusterStart, Effect, Error, Result};
+use tokio::sync::watch;
+use trivet_datastore::{Effect, Error, Result};
 use trivet_env::{Disk, DiskLock, Env};
-use trivet_raft_node::{self as raft, NodeConfig, Peer, RaftNode, StartMode};
+use trivet_raft_node::{self as raft, NodeConfig, Peer, PeerSecurity, RaftNode, StartMode};
 
 use crate::backend::NAME;
-use crate::engine::{Engine, Parts};
+use crate::engine::{Engine, MemberRules, Parts};
 use crate::failure::Failure;
 use crate::format::{self, Format};
+use crate::founding::{self, Start, join_urls};
 use crate::http::Plain;
 use crate::lease::{LeaseKeeper, expire};
 use crate::limits::Timing;
-use crate::service::{Front, Listener};
+use crate::service::{Front, Gate, Listener};
 use crate::state::{self, StateConfig};
 use crate::store::EtcdStore;
 use crate::testing::Bench;
@@ -47,9 +49,18 @@ pub struct StoreConfig {
     /// Where etcd clients are served; may be empty.
     pub clients: Vec<ClientListener>,
     /// Where clients reach this member, as told to others; may be empty.
-    pub client_url: String,
-    /// Plain HTTP for health and metrics; must be a loopback address.
-    pub metrics_listen: Option<SocketAddr>,
+    pub client_urls: Vec<String>,
+    /// HTTP for health and metrics, for which nobody needs a certificate of a client.
+    pub metrics_listen: Vec<ClientListener>,
+    /// Allows listening without TLS on other than loopback addresses. For those only who were
+    /// told that everybody who reaches the port has the data, and wanted it that way.
+    pub plaintext_anywhere: bool,
+    /// What is checked before a member is added or removed on behalf of an etcd client.
+    pub strict_reconfig: Option<StrictReconfig>,
+    /// Whose rules the member follows where etcd's differ from those of an embedded store.
+    pub manner: Manner,
+    /// Go on with the data here as the only member, dropping all others from the membership.
+    pub force_new_cluster: bool,
     /// Interval between heartbeats of a leader.
     pub heartbeat: Duration,
     /// A follower that hears nothing for this long (up to twice as long) stands for election.
@@ -57,7 +68,35 @@ pub struct StoreConfig {
     /// Interval of progress notifications on watches that ask for them.
     pub watch_progress: Duration,
     /// What to do when there is no data yet.
-    pub start: ClusterStart,
+    pub start: Start,
+}
+
+/// Checks before a change of members: enough of them must have started, and this one must have
+/// been in contact with enough of them for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StrictReconfig {
+    /// For how long, without a break.
+    pub connected: Duration,
+}
+
+impl Default for StrictReconfig {
+    /// As etcd does.
+    fn default() -> Self {
+        Self {
+            connected: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How a member enters the stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// It serves at once, with or without a quorum, and its name and addresses are those in its
+    /// settings.
+    Embedded,
+    /// It serves clients once the cluster knows its name and client URLs, for which it takes a
+    /// quorum; its peer URLs are what the membership says.
+    Standalone,
 }
 
 /// How peers reach this member, and it them.
@@ -65,12 +104,10 @@ pub struct StoreConfig {
 pub struct PeerSettings {
     /// Addresses to listen on.
     pub listen: Vec<SocketAddr>,
-    /// `https://host:port` for the others.
+    /// `https://host:port` for the others; several have commas between them.
     pub url: String,
-    /// Requires and verifies the certificates of peers.
-    pub server_tls: Arc<rustls::ServerConfig>,
-    /// Shows a certificate to peers.
-    pub client_tls: Arc<rustls::ClientConfig>,
+    /// TLS, or none.
+    pub security: PeerSecurity,
 }
 
 /// An address that etcd clients connect to.
@@ -78,8 +115,34 @@ pub struct PeerSettings {
 pub struct ClientListener {
     /// Where; port 0 takes a free one.
     pub address: SocketAddr,
-    /// TLS; `None` is allowed on loopback addresses only.
+    /// TLS; `None` is allowed on loopback addresses only, unless
+    /// [`StoreConfig::plaintext_anywhere`] is set.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// What it serves. Listeners for metrics serve those only.
+    pub serves: Serves,
+}
+
+/// What an address for clients serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Serves {
+    /// gRPC and plain HTTP.
+    #[default]
+    All,
+    /// gRPC, where HTTP has addresses of its own.
+    Grpc,
+    /// Plain HTTP.
+    Http,
+}
+
+impl ClientListener {
+    /// Serves everything at an address.
+    pub fn new(address: SocketAddr, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+        Self {
+            address,
+            tls,
+            serves: Serves::All,
+        }
+    }
 }
 
 impl StoreConfig {
@@ -92,12 +155,16 @@ impl StoreConfig {
             member_name: "single".to_owned(),
             peers: None,
             clients: Vec::new(),
-            client_url: String::new(),
-            metrics_listen: None,
+            client_urls: Vec::new(),
+            metrics_listen: Vec::new(),
+            plaintext_anywhere: false,
+            strict_reconfig: Some(StrictReconfig::default()),
+            manner: Manner::Embedded,
+            force_new_cluster: false,
             heartbeat: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
             watch_progress: crate::DEFAULT_WATCH_PROGRESS,
-            start: ClusterStart::Found,
+            start: Start::Found,
         }
     }
 }
@@ -116,7 +183,7 @@ pub async fn open(config: StoreConfig) -> Result<Arc<EtcdStore>> {
 pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Result<Arc<EtcdStore>> {
     let listeners = bind(&config).await?;
     let timing = Timing::new(config.election_timeout, config.watch_progress);
-    let (format, start, lock) = claim(&config)?;
+    let (format, start, lock) = claim(&config, bench).await?;
     let joining = matches!(start, StartMode::Join { .. });
 
     let mut state = StateConfig::new(config.env.clone(), config.dir.join(STATE_DIR));
@@ -130,7 +197,7 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
         id: format.member_id,
         name: config.member_name.clone(),
         peer_url: String::new(),
-        client_url: config.client_url.clone(),
+        client_url: join_urls(&config.client_urls),
     };
     let node = match bench {
         Some(bench) => {
@@ -144,6 +211,7 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
                 election_timeout: config.election_timeout,
                 start,
                 retention: bench.retention,
+                plaintext_urls: false,
             };
             let machine = Box::new(machine);
             raft::testing::start(parts, machine, keeper.clone(), &bench.network).await
@@ -160,8 +228,7 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
                 local: local.clone(),
                 cluster_id: format.cluster_id,
                 listen: peers.listen,
-                server_tls: peers.server_tls,
-                client_tls: peers.client_tls,
+                security: peers.security,
                 heartbeat: config.heartbeat,
                 election_timeout: config.election_timeout,
                 start,
@@ -186,6 +253,13 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
         node,
         shared,
         timing,
+        rules: MemberRules {
+            strict: config.strict_reconfig,
+            plaintext_urls: config
+                .peers
+                .as_ref()
+                .is_some_and(|peers| !matches!(peers.security, PeerSecurity::Mutual { .. })),
+        },
     });
     let ready = Format {
         ready: true,
@@ -197,23 +271,40 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
             .store(&*config.env.disk, &config.dir)
             .map_err(|error| io(&error))?;
     }
-    let addresses = serve(&engine, listeners)?;
     engine.tasks.spawn(expire(engine.clone(), keeper));
-    engine.tasks.spawn(publish(engine.clone(), local));
     engine.tasks.spawn(follow_node(engine.clone()));
-    Ok(Arc::new(EtcdStore::new(engine, addresses)))
+    let addresses = listeners.addresses().map_err(|error| io(&error))?;
+    serve_metrics(&engine, listeners.metrics);
+    let serving = watch::Sender::new(false);
+    let told = serving.subscribe();
+    match config.manner {
+        Manner::Embedded => {
+            serve_clients(&engine, listeners.clients);
+            serving.send_replace(true);
+            engine
+                .tasks
+                .spawn(publish(engine.clone(), local, config.manner));
+        }
+        Manner::Standalone => {
+            let (stage, clients) = (engine.clone(), listeners.clients);
+            engine.tasks.spawn(async move {
+                publish(stage.clone(), local, Manner::Standalone).await;
+                if !stage.is_stopping() {
+                    serve_clients(&stage, clients);
+                    serving.send_replace(true);
+                }
+            });
+        }
+    }
+    Ok(Arc::new(EtcdStore::new(engine, addresses, told)))
 }
 
 /// Locks the directory, reads or makes its `FORMAT`, and decides how the node starts.
-fn claim(config: &StoreConfig) -> Result<(Format, StartMode, DiskLock)> {
+async fn claim(
+    config: &StoreConfig,
+    bench: Option<&Bench>,
+) -> Result<(Format, StartMode, DiskLock)> {
     let disk = &*config.env.disk;
-    let wanted = match &config.start {
-        ClusterStart::Found => StartMode::Found,
-        ClusterStart::Join { peer_urls } => StartMode::Join {
-            peer_urls: peer_urls.clone(),
-        },
-        ClusterStart::Resume => StartMode::Resume,
-    };
     let nothing = || {
         Err(Error::Invalid(format!(
             "there is no store in {}: nothing to resume from. Found a new cluster or join an existing one",
@@ -221,7 +312,7 @@ fn claim(config: &StoreConfig) -> Result<(Format, StartMode, DiskLock)> {
         )))
     };
     if !disk.exists(&config.dir).map_err(|error| io(&error))? {
-        if wanted == StartMode::Resume {
+        if config.start == Start::Resume {
             return nothing();
         }
         disk.create_dir_all(&config.dir)
@@ -235,19 +326,35 @@ fn claim(config: &StoreConfig) -> Result<(Format, StartMode, DiskLock)> {
             format.backend
         ))),
         // A member that once was ready has data; if its log is gone, that is damage.
-        Some(format) if format.ready => Ok((format, StartMode::Resume, lock)),
-        Some(format) => {
-            sync_ancestors(disk, &config.dir).map_err(|error| io(&error))?;
-            Ok((format, wanted, lock))
+        Some(format) if format.ready => {
+            let mode = if config.force_new_cluster {
+                StartMode::StandAlone
+            } else {
+                StartMode::Resume
+            };
+            Ok((format, mode, lock))
         }
-        None if wanted == StartMode::Resume => nothing(),
+        Some(format) => {
+            let begun = begin(config, bench, Some(&format)).await?;
+            if begun.member_id.is_some_and(|id| id != format.member_id) {
+                return Err(Error::Invalid(format!(
+                    "{} was made for member {:x}, which never finished its first start: start it the same way again, or remove the directory",
+                    config.dir.display(),
+                    format.member_id
+                )));
+            }
+            sync_ancestors(disk, &config.dir).map_err(|error| io(&error))?;
+            Ok((format, begun.mode, lock))
+        }
+        None if config.start == Start::Resume => nothing(),
         None => {
             let random = || config.env.rng.next_u64().max(1);
-            let joining = matches!(wanted, StartMode::Join { .. });
+            let begun = begin(config, bench, None).await?;
+            let wanted = begun.mode;
             let format = Format {
                 backend: NAME.to_owned(),
-                cluster_id: if joining { 0 } else { random() },
-                member_id: random(),
+                cluster_id: begun.cluster_id.unwrap_or_else(random),
+                member_id: begun.member_id.unwrap_or_else(random),
                 ready: false,
                 imported_from: None,
             };
@@ -258,6 +365,71 @@ fn claim(config: &StoreConfig) -> Result<(Format, StartMode, DiskLock)> {
             Ok((format, wanted, lock))
         }
     }
+}
+
+/// How a member without data starts, and under which identities where those are not its own
+/// choice.
+struct Begun {
+    mode: StartMode,
+    member_id: Option<u64>,
+    cluster_id: Option<u64>,
+}
+
+async fn begin(
+    config: &StoreConfig,
+    bench: Option<&Bench>,
+    recorded: Option<&Format>,
+) -> Result<Begun> {
+    let by_chance = |mode| Begun {
+        mode,
+        member_id: None,
+        cluster_id: None,
+    };
+    let ask = async |urls: Vec<String>| match (bench, &config.peers) {
+        (Some(bench), _) => {
+            let here = bench.url(&config.member_name);
+            raft::testing::ask_members(&bench.network, &here, &urls, founding::QUESTION).await
+        }
+        (None, Some(peers)) => raft::ask_members(&peers.security, &urls, founding::QUESTION).await,
+        (None, None) => Vec::new(),
+    };
+    Ok(match &config.start {
+        Start::Found => by_chance(StartMode::Found),
+        Start::Join { peer_urls } => Begun {
+            cluster_id: Some(0),
+            ..by_chance(StartMode::Join {
+                peer_urls: peer_urls.clone(),
+            })
+        },
+        Start::Resume => by_chance(StartMode::Resume),
+        Start::Static { members, token } => {
+            let identities = founding::identities(members, token)?;
+            let own = founding::own(members, &config.member_name)?.joined_urls();
+            let local = identities.founders.iter().find(|peer| peer.peer_url == own);
+            let local = local.map_or(0, |peer| peer.id);
+            if recorded.is_none() {
+                let urls = founding::others(members, &config.member_name);
+                let answers = ask(urls.clone()).await;
+                founding::may_found(&identities, local, &urls, &answers)?;
+            }
+            Begun {
+                member_id: Some(local),
+                cluster_id: Some(identities.cluster_id),
+                mode: StartMode::Static {
+                    members: identities.founders,
+                },
+            }
+        }
+        Start::Existing { members } => {
+            let recorded = recorded.map(|format| format.member_id);
+            let place = founding::find_place(members, &config.member_name, recorded, ask).await?;
+            Begun {
+                member_id: Some(place.member_id),
+                cluster_id: Some(place.cluster_id),
+                mode: StartMode::Added,
+            }
+        }
+    })
 }
 
 fn lock(disk: &dyn Disk, dir: &Path) -> Result<DiskLock> {
@@ -311,69 +483,90 @@ fn release(config: &StoreConfig) {
     }
 }
 
+/// Addresses that are bound, so that nobody else gets them, and not served yet.
 struct Listeners {
-    clients: Vec<Listener>,
-    metrics: Option<Listener>,
+    clients: Vec<(Listener, Serves)>,
+    metrics: Vec<Listener>,
+}
+
+impl Listeners {
+    fn addresses(&self) -> std::io::Result<Vec<SocketAddr>> {
+        let bound = self
+            .clients
+            .iter()
+            .map(|(listener, _)| listener.local_addr());
+        bound.collect()
+    }
 }
 
 async fn bind(config: &StoreConfig) -> Result<Listeners> {
+    let open = async |client: &ClientListener| {
+        Listener::bind(
+            client.address,
+            client.tls.clone(),
+            config.plaintext_anywhere,
+        )
+        .await
+        .map_err(|error| io(&error))
+    };
     let mut clients = Vec::new();
     for client in &config.clients {
-        clients.push(
-            Listener::bind(client.address, client.tls.clone())
-                .await
-                .map_err(|error| io(&error))?,
-        );
+        clients.push((open(client).await?, client.serves));
     }
-    let metrics = match config.metrics_listen {
-        Some(address) => Some(
-            Listener::bind(address, None)
-                .await
-                .map_err(|error| io(&error))?,
-        ),
-        None => None,
-    };
+    let mut metrics = Vec::new();
+    for listener in &config.metrics_listen {
+        metrics.push(open(listener).await?);
+    }
     Ok(Listeners { clients, metrics })
 }
 
-fn serve(engine: &Arc<Engine>, listeners: Listeners) -> Result<Vec<SocketAddr>> {
-    let mut addresses = Vec::new();
+fn serve_clients(engine: &Arc<Engine>, listeners: Vec<(Listener, Serves)>) {
     let front = Front::new(engine.clone());
-    for listener in listeners.clients {
-        let address = listener.local_addr().map_err(|error| io(&error))?;
-        tracing::info!(%address, "serving etcd clients");
-        addresses.push(address);
+    for (listener, serves) in listeners {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, ?serves, "serving etcd clients");
+        }
         engine.tasks.spawn(listener.serve(
-            front.clone(),
+            Gate::new(front.clone(), serves),
             engine.stop.clone(),
             engine.tasks.clone(),
         ));
     }
-    if let Some(listener) = listeners.metrics {
+}
+
+fn serve_metrics(engine: &Arc<Engine>, listeners: Vec<Listener>) {
+    for listener in listeners {
         let plain = Plain(engine.clone());
         engine
             .tasks
             .spawn(listener.serve(plain, engine.stop.clone(), engine.tasks.clone()));
     }
-    Ok(addresses)
 }
 
 /// Sees to it that the cluster knows this member by its present name and addresses.
-async fn publish(engine: Arc<Engine>, local: Peer) {
-    let known = || {
-        engine
-            .node
-            .status()
-            .peers
-            .iter()
-            .any(|peer| peer.peer == local)
-    };
-    while !known() {
+async fn publish(engine: Arc<Engine>, mut local: Peer, manner: Manner) {
+    loop {
+        let status = engine.node.status();
+        let own = status.peers.iter().find(|peer| peer.peer.id == local.id);
+        if manner == Manner::Standalone
+            && let Some(own) = own
+        {
+            // Those in the settings were for the first start.
+            local.peer_url.clone_from(&own.peer.peer_url);
+        }
+        if own.is_some_and(|own| own.peer == local) {
+            if manner == Manner::Standalone {
+                // Known here is not known to a quorum: that is what clients are to wait for.
+                wait_for_quorum(&engine).await;
+            }
+            return;
+        }
         let told = tokio::select! {
             () = engine.stop.cancelled() => return,
             told = engine.node.update_peer(local.clone()) => told,
         };
         match told {
+            // A quorum has it; this member learns of it in a moment.
             Ok(()) => return,
             Err(
                 error @ (raft::Error::Refused(_) | raft::Error::Stopped | raft::Error::Storage(_)),
@@ -384,6 +577,24 @@ async fn publish(engine: Arc<Engine>, local: Peer) {
             Err(error) => {
                 tracing::debug!(%error, "telling the cluster this member's addresses failed for now");
             }
+        }
+        tokio::select! {
+            () = engine.stop.cancelled() => return,
+            () = tokio::time::sleep(PUBLISH_PAUSE) => {}
+        }
+    }
+}
+
+/// Waits until a quorum answers, however long that takes.
+async fn wait_for_quorum(engine: &Engine) {
+    loop {
+        let read = tokio::select! {
+            () = engine.stop.cancelled() => return,
+            read = engine.node.read_index() => read,
+        };
+        match read {
+            Ok(()) | Err(raft::Error::Stopped | raft::Error::Storage(_)) => return,
+            Err(error) => tracing::info!(%error, "waiting for a quorum of the members"),
         }
         tokio::select! {
             () = engine.stop.cancelled() => return,

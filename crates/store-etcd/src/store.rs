@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream;
+use tokio::sync::watch;
 use trivet_datastore::{
     Cluster, Datastore, DeleteRequest, Effect, Error, Expect, ExportItem, ExportStream, Lease,
     LeaseId, PutRequest, RangePage, RangeRequest, Result, Revision, StoreStatus, WatchBatch,
@@ -29,6 +30,7 @@ pub struct EtcdStore {
     pub(crate) engine: Arc<Engine>,
     members: Arc<Members>,
     client_addresses: Vec<SocketAddr>,
+    serving: watch::Receiver<bool>,
 }
 
 impl std::fmt::Debug for EtcdStore {
@@ -41,11 +43,16 @@ impl std::fmt::Debug for EtcdStore {
 }
 
 impl EtcdStore {
-    pub(crate) fn new(engine: Arc<Engine>, client_addresses: Vec<SocketAddr>) -> Self {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        client_addresses: Vec<SocketAddr>,
+        serving: watch::Receiver<bool>,
+    ) -> Self {
         Self {
             members: Arc::new(Members::new(engine.clone())),
             engine,
             client_addresses,
+            serving,
         }
     }
 
@@ -53,6 +60,12 @@ impl EtcdStore {
     /// the port where 0 was.
     pub fn client_addresses(&self) -> &[SocketAddr] {
         &self.client_addresses
+    }
+
+    /// Resolves once clients are served. See [`Manner`](crate::Manner) for what that waits for;
+    /// `false` when the member stopped before.
+    pub async fn serving(&self) -> bool {
+        self.serving.clone().wait_for(|yes| *yes).await.is_ok()
     }
 
     /// Resolves when the member stopped serving by itself (its disk failed, or it was removed

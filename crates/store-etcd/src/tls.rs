@@ -10,6 +10,8 @@ use trivet_pki::{
     client_config, load_pem, server_config,
 };
 
+use trivet_raft_node::PeerSecurity;
+
 use crate::open::PeerSettings;
 
 const ALPN_GRPC: &[&[u8]] = &[b"h2"];
@@ -64,7 +66,6 @@ pub(crate) fn alone(now: SystemTime) -> Result<PeerSettings> {
     Ok(PeerSettings {
         listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
         url: "https://localhost:2380".to_owned(),
-        server_tls: server,
-        client_tls: client,
+        security: PeerSecurity::Mutual { server, client },
     })
 }

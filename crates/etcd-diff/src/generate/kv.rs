@@ -7,9 +7,38 @@ use super::{Generator, View};
 
 /// Few keys, so that operations meet; with every kind of neighbour.
 const KEYS: [&[u8]; 32] = [
-    b"\0", b"\0\0", b"\x01", b"a", b"a\0", b"aa", b"ab", b"b", b"c", b"d", b"e/1", b"e/2", b"k/",
-    b"k/1", b"k/2", b"k/3", b"k/4", b"k/5", b"k/6", b"k/7", b"k/8", b"k/9", b"k/10", b"k/11",
-    b"k/12", b"k/13", b"k0", b"z", b"\xfe\xff", b"\xff", b"\xff\0", b"\xff\xff",
+    b"\0",
+    b"\0\0",
+    b"\x01",
+    b"a",
+    b"a\0",
+    b"aa",
+    b"ab",
+    b"b",
+    b"c",
+    b"d",
+    b"e/1",
+    b"e/2",
+    b"k/",
+    b"k/1",
+    b"k/2",
+    b"k/3",
+    b"k/4",
+    b"k/5",
+    b"k/6",
+    b"k/7",
+    b"k/8",
+    b"k/9",
+    b"k/10",
+    b"k/11",
+    b"k/12",
+    b"k/13",
+    b"k0",
+    b"z",
+    b"\xfe\xff",
+    b"\xff",
+    b"\xff\0",
+    b"\xff\xff",
 ];
 
 impl Generator {
@@ -204,7 +233,9 @@ impl Generator {
 
     pub(super) fn txn(&mut self, view: &View, depth: usize) -> pb::TxnRequest {
         let mut request = pb::TxnRequest {
-            compare: (0..self.dice.below(3)).map(|_| self.compare(view)).collect(),
+            compare: (0..self.dice.below(3))
+                .map(|_| self.compare(view))
+                .collect(),
             success: self.steps(view, depth),
             failure: self.steps(view, depth),
         };
@@ -218,8 +249,12 @@ impl Generator {
             };
             let length = self.dice.pick(&[127, 128, 129]);
             match self.dice.percent(50) {
-                true => request.success.resize(length.max(request.success.len()), step),
-                false => request.failure.resize(length.max(request.failure.len()), step),
+                true => request
+                    .success
+                    .resize(length.max(request.success.len()), step),
+                false => request
+                    .failure
+                    .resize(length.max(request.failure.len()), step),
             }
         }
         request

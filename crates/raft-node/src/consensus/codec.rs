@@ -95,6 +95,7 @@ pub(crate) fn member_to_proto(id: u64, member: &Member) -> proto::Member {
         name: member.name.clone(),
         peer_url: member.peer_url.clone(),
         client_url: member.client_url.clone(),
+        voter_to_be: member.voter_to_be,
     }
 }
 
@@ -104,6 +105,7 @@ pub(crate) fn member_from_proto(member: &proto::Member) -> (u64, Member) {
         name,
         peer_url,
         client_url,
+        voter_to_be,
     } = member.clone();
     (
         id,
@@ -111,6 +113,7 @@ pub(crate) fn member_from_proto(member: &proto::Member) -> (u64, Member) {
             name,
             peer_url,
             client_url,
+            voter_to_be,
         },
     )
 }

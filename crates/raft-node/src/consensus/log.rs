@@ -12,13 +12,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
-use openraft::{OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 use prost::Message as _;
 use tokio::sync::oneshot;
 use trivet_wal::{MetaKind, Position, Wal};
 
 use crate::consensus::codec;
-use crate::consensus::{LogId, StoredMembership, TypeConfig, Vote};
+use crate::consensus::{LogId, Membership, StoredMembership, TypeConfig, Vote};
 use crate::failure::Failure;
 use crate::peers::proto;
 
@@ -88,6 +88,22 @@ impl LogStore {
     /// Flushes everything and stops the writer. Blocks.
     pub(crate) fn close(&self) -> io::Result<()> {
         self.wal.close().map_err(io::Error::from)
+    }
+
+    /// Appends a membership outside of consensus, durable on return.
+    pub(crate) async fn append_membership(
+        &self,
+        log_id: &LogId,
+        membership: Membership,
+    ) -> io::Result<()> {
+        let record = trivet_wal::Entry {
+            index: log_id.index,
+            term: log_id.leader_id.term,
+            payload: codec::encode_payload(&EntryPayload::Membership(membership)),
+        };
+        let (done, wait) = self.completion();
+        self.checked(self.wal.append(vec![record], done))?;
+        received(wait).await
     }
 
     async fn put(&self, kind: MetaKind, value: Bytes) -> io::Result<()> {

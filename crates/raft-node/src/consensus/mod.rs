@@ -13,6 +13,6 @@ mod suite;
 mod types;
 
 pub(crate) use types::{
-    Commands, LogId, Member, Raft, Responses, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
-    Vote, from_position, to_position,
+    Commands, LogId, Member, Membership, Raft, Responses, Snapshot, SnapshotMeta, StoredMembership,
+    TypeConfig, Vote, from_position, to_position,
 };

@@ -57,6 +57,9 @@ pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) peer_url: String,
     pub(crate) client_url: String,
+    /// Added as a voter and not in the voter set yet: the leader sees to it once the member has
+    /// caught up.
+    pub(crate) voter_to_be: bool,
 }
 
 impl Member {
@@ -76,6 +79,7 @@ impl From<&Peer> for Member {
             name: peer.name.clone(),
             peer_url: peer.peer_url.clone(),
             client_url: peer.client_url.clone(),
+            voter_to_be: false,
         }
     }
 }

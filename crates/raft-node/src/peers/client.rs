@@ -1,4 +1,4 @@
-//! The real transport: gRPC over mTLS.
+//! The real transport: gRPC, over TLS unless it was decided otherwise.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,8 +15,9 @@ use futures_util::{Stream, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::api::PeerSecurity;
 use crate::peers::proto::peer_client::PeerClient;
-use crate::peers::tls::Connector;
+use crate::peers::stream::Connector;
 use crate::peers::{CallError, MESSAGE_BYTES_MAX, PeerAddress, PeerService, PeerTransport, proto};
 
 /// A silent connection is probed after this long, and given up when the probe is not answered.
@@ -33,28 +34,24 @@ const CONNECTIONS_MAX: usize = 64;
 
 type Connecting = Shared<BoxFuture<'static, Result<Channel, CallError>>>;
 
-/// gRPC over TLS with certificates on both ends.
+/// gRPC, over TLS or not.
 pub(crate) struct GrpcTransport {
-    client_tls: Arc<rustls::ClientConfig>,
-    pub(super) server_tls: Arc<rustls::ServerConfig>,
+    pub(super) security: PeerSecurity,
     pub(super) listen: Vec<SocketAddr>,
     connections: Mutex<HashMap<String, Connecting>>,
 }
 
 impl GrpcTransport {
-    pub(crate) fn new(
-        client_tls: &Arc<rustls::ClientConfig>,
-        server_tls: &Arc<rustls::ServerConfig>,
-        listen: Vec<SocketAddr>,
-    ) -> Self {
-        // gRPC speaks HTTP/2 only, and says so.
-        let mut client = rustls::ClientConfig::clone(client_tls);
-        client.alpn_protocols = vec![b"h2".to_vec()];
-        let mut server = rustls::ServerConfig::clone(server_tls);
-        server.alpn_protocols = vec![b"h2".to_vec()];
+    pub(crate) fn new(mut security: PeerSecurity, listen: Vec<SocketAddr>) -> Self {
+        if let PeerSecurity::Mutual { server, client } | PeerSecurity::Tls { server, client } =
+            &mut security
+        {
+            // gRPC speaks HTTP/2 only, and says so.
+            Arc::make_mut(client).alpn_protocols = vec![b"h2".to_vec()];
+            Arc::make_mut(server).alpn_protocols = vec![b"h2".to_vec()];
+        }
         Self {
-            client_tls: Arc::new(client),
-            server_tls: Arc::new(server),
+            security,
             listen,
             connections: Mutex::default(),
         }
@@ -90,20 +87,21 @@ impl GrpcTransport {
 
     /// Connects on a task of its own: callers with short deadlines come and go, and the
     /// handshake must get done all the same.
-    fn connect(&self, url: &str) -> Connecting {
-        let connector = Connector(self.client_tls.clone());
-        let endpoint = Endpoint::from_shared(url.to_owned());
+    fn connect(&self, urls: &str) -> Connecting {
+        let connector = Connector {
+            tls: self.security.client().cloned(),
+            plaintext: self.security.plaintext_urls(),
+        };
+        let urls: Vec<String> = urls.split(',').map(str::to_owned).collect();
         let task = tokio::spawn(async move {
-            let endpoint = endpoint.map_err(|error| CallError::NotSent(describe(&error)))?;
-            endpoint
-                .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-                .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-                .keep_alive_while_idle(true)
-                .initial_stream_window_size(STREAM_WINDOW_BYTES)
-                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-                .connect_with_connector(connector)
-                .await
-                .map_err(|error| CallError::NotSent(describe(&error)))
+            let mut failed = CallError::NotSent("the peer has no address".into());
+            for url in urls {
+                match open(url, connector.clone()).await {
+                    Ok(channel) => return Ok(channel),
+                    Err(error) => failed = CallError::NotSent(describe(&error)),
+                }
+            }
+            Err(failed)
         });
         async move {
             task.await
@@ -136,6 +134,17 @@ impl GrpcTransport {
             CallError::Lost(text)
         }
     }
+}
+
+async fn open(url: String, connector: Connector) -> Result<Channel, tonic::transport::Error> {
+    Endpoint::from_shared(url)?
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .connect_with_connector(connector)
+        .await
 }
 
 /// An error with its causes, in one line.

@@ -1,12 +1,12 @@
 //! Talking to other members.
 //!
-//! [`PeerTransport`] is the seam: messages go in, messages come out. The real one is gRPC over
-//! mTLS ([`grpc`]); tests put a faulty network in its place, which is far cheaper to simulate
+//! [`PeerTransport`] is the seam: messages go in, messages come out. The real one is gRPC
+//! ([`client`], [`server`]); tests put a faulty network in its place, which is far cheaper to simulate
 //! than byte streams and needs no certificates.
 
 pub(crate) mod client;
 pub(crate) mod server;
-mod tls;
+mod stream;
 
 use std::io;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 48 << 20;
 pub(crate) struct PeerAddress {
     /// Its identity; 0 when it is not known yet.
     pub(crate) id: u64,
-    /// `https://host:port`.
+    /// `https://host:port`, or several with commas between them.
     pub(crate) url: String,
 }
 

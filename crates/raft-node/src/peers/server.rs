@@ -9,14 +9,13 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::peers::client::GrpcTransport;
 use crate::peers::proto::peer_server::{Peer, PeerServer};
-use crate::peers::tls::PeerStream;
+use crate::peers::stream::{Door, PeerStream};
 use crate::peers::{CallError, MESSAGE_BYTES_MAX, PeerService, proto};
 
 /// Handshakes at the same time, over all addresses.
@@ -74,7 +73,7 @@ pub(super) async fn serve(
     service: Arc<dyn PeerService>,
     stop: CancellationToken,
 ) -> io::Result<BoxFuture<'static, ()>> {
-    let acceptor = TlsAcceptor::from(transport.server_tls.clone());
+    let door = Door::new(&transport.security);
     let (accepted, streams) = mpsc::channel::<io::Result<PeerStream>>(16);
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let mut loops = Vec::new();
@@ -87,7 +86,7 @@ pub(super) async fn serve(
         })?;
         loops.push(accept(
             listener,
-            acceptor.clone(),
+            door.clone(),
             handshakes.clone(),
             accepted.clone(),
         ));
@@ -129,7 +128,7 @@ pub(super) async fn serve(
 /// caller delays nobody.
 async fn accept(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    door: Door,
     handshakes: Arc<Semaphore>,
     accepted: mpsc::Sender<io::Result<PeerStream>>,
 ) {
@@ -146,11 +145,11 @@ async fn accept(
                 continue;
             }
         };
-        let acceptor = acceptor.clone();
+        let door = door.clone();
         let accepted = accepted.clone();
         tokio::spawn(async move {
             let _permit = permit;
-            match PeerStream::accept(acceptor, tcp).await {
+            match door.admit(tcp).await {
                 // The server has stopped when nobody receives.
                 Ok(stream) => drop(accepted.send(Ok(stream)).await),
                 Err(error) => tracing::warn!(%from, %error, "refused a peer connection"),

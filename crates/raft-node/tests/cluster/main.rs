@@ -3,6 +3,7 @@
 mod absurd;
 mod basic;
 mod faults;
+mod founding;
 mod fuzz;
 mod membership;
 mod power;

@@ -10,7 +10,7 @@ use trivet_env::Env;
 use trivet_pki::{
     Authority, ClientAuth, Identity, LeafRequest, ServerTrust, SwappableIdentity, Usage,
 };
-use trivet_raft_node::{Error, NodeConfig, Peer, RaftNode, StartMode};
+use trivet_raft_node::{Error, NodeConfig, Peer, PeerSecurity, RaftNode, StartMode};
 
 use crate::toy::{Memory, Named, Toy, command, eventually};
 
@@ -73,8 +73,7 @@ impl Site {
             },
             cluster_id: 0xfeed,
             listen: vec![address],
-            server_tls: server,
-            client_tls: client,
+            security: PeerSecurity::Mutual { server, client },
             heartbeat: Duration::from_millis(100),
             election_timeout: Duration::from_millis(500),
             start,
@@ -231,4 +230,77 @@ async fn strangers_are_refused() {
         other => panic!("{other:?}"),
     }
     drop(taken);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plaintext_is_spoken_only_where_it_was_decided() {
+    let site = Site::new();
+    let addresses = [free_address(), free_address()];
+    let config = |id: u64, start| {
+        let mut config = site.config(id, addresses[(id - 1) as usize], start);
+        config.security = PeerSecurity::Plaintext;
+        config.local.peer_url = format!("http://{}", addresses[(id - 1) as usize]);
+        config
+    };
+    let memories = [Memory::default(), Memory::default()];
+    let first = RaftNode::start(
+        config(1, StartMode::Found),
+        Toy::open(&memories[0], 100),
+        Arc::new(Named(1)),
+    )
+    .await
+    .expect("the founder starts");
+    let url = format!("http://{}", addresses[0]);
+    let join = StartMode::Join {
+        peer_urls: vec![url.clone()],
+    };
+    let second = RaftNode::start(
+        config(2, join.clone()),
+        Toy::open(&memories[1], 100),
+        Arc::new(Named(2)),
+    )
+    .await
+    .expect("the second joins");
+    second.propose(command("a")).await.expect("committed");
+    eventually("both have it", || {
+        memories
+            .iter()
+            .all(|memory| memory.commands() == [command("a")])
+    })
+    .await;
+
+    // A member that insists on TLS neither asks without nor takes such an address.
+    let strict = site.config(3, free_address(), join);
+    let answers = trivet_raft_node::ask_members(
+        &strict.security,
+        std::slice::from_ref(&url),
+        Duration::from_secs(2),
+    )
+    .await;
+    let why = answers[0].as_ref().expect_err("no TLS, no answer");
+    assert!(why.contains("over TLS only"), "{why}");
+    let open = trivet_raft_node::ask_members(
+        &PeerSecurity::Plaintext,
+        &[url, "https://localhost:1".to_owned()],
+        Duration::from_secs(2),
+    )
+    .await;
+    assert_eq!(open[0].as_ref().expect("an answer").members.len(), 2);
+    assert!(open[1].is_err());
+    first.shutdown().await;
+    second.shutdown().await;
+
+    let memory = Memory::default();
+    let founder = site
+        .start(9, free_address(), &memory, StartMode::Found)
+        .await;
+    let plain = Peer {
+        id: 10,
+        name: "plain-1".into(),
+        peer_url: "http://127.0.0.1:1".into(),
+        client_url: String::new(),
+    };
+    let refused = founder.add_learner(plain).await;
+    assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+    founder.shutdown().await;
 }

@@ -189,6 +189,7 @@ impl Cluster {
             heartbeat: HEARTBEAT,
             election_timeout: ELECTION,
             start,
+            plaintext_urls: false,
             retention: self.retention,
         }
     }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use trivet_raft_node::{self as raft, NodeStatus, Peer, PeerRole, PeerStatus};
 
+use super::reconfig::{self, is_started, unstarted};
 use super::status::Refusal;
 use crate::engine::Engine;
 use crate::failure::Failure;
+use crate::founding::{join_urls, split_urls};
 use crate::lease::{Question, decode_progress};
 use crate::limits::{LEARNER_READY_PERCENT, MAX_LEARNERS};
 use crate::proto::etcdserverpb as pb;
-
-const UNSTARTED: &str = "unstarted@";
 
 pub(crate) struct ClusterService {
     engine: Arc<Engine>,
@@ -27,6 +27,15 @@ impl ClusterService {
         let mut members: Vec<_> = self.engine.node.status().peers.iter().map(member).collect();
         members.sort_by_key(|member| member.id);
         members
+    }
+
+    /// The URLs of a member that is to be added or changed: scheme, host and port, no path.
+    fn peer_urls(&self, urls: &[String]) -> Result<Vec<String>, Refusal> {
+        let plaintext = self.engine.rules.plaintext_urls;
+        if urls.is_empty() || !urls.iter().all(|url| is_peer_url(url, plaintext)) {
+            return Err(Refusal::MemberUrlsInvalid);
+        }
+        Ok(urls.to_vec())
     }
 
     /// The membership as the cluster has it now, not as this member last heard.
@@ -58,10 +67,13 @@ impl pb::cluster_server::Cluster for ClusterService {
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
         let request = request.into_inner();
-        let url = one_peer_url(request.peer_ur_ls)?;
+        let urls = self.peer_urls(&request.peer_ur_ls)?;
         let status = self.settled().await?;
-        if status.peers.iter().any(|peer| peer.peer.peer_url == url) {
+        if is_taken(&status, &urls, None) {
             return Err(Refusal::PeerUrlExists.into());
+        }
+        if let Some(strict) = self.engine.rules.strict {
+            reconfig::may_add(&status, request.is_learner, strict.connected)?;
         }
         if request.is_learner {
             if status
@@ -73,9 +85,6 @@ impl pb::cluster_server::Cluster for ClusterService {
             {
                 return Err(Refusal::TooManyLearners.into());
             }
-        } else if started_voters(&status, None) < quorum(voters(&status) + 1) && voters(&status) > 1
-        {
-            return Err(Refusal::NotEnoughStartedMembers.into());
         }
         let id = loop {
             let id = self.engine.env.rng.next_u64();
@@ -86,17 +95,14 @@ impl pb::cluster_server::Cluster for ClusterService {
         let peer = Peer {
             id,
             name: unstarted(id),
-            peer_url: url,
+            peer_url: join_urls(&urls),
             client_url: String::new(),
         };
-        self.change(self.engine.node.add_learner(peer.clone()))
-            .await?;
-        if !request.is_learner
-            && let Err(status) = self.change(self.engine.node.promote(id)).await
-        {
-            // A voter was asked for and cannot be had: leave the membership as it was.
-            self.change(self.engine.node.remove(id)).await?;
-            return Err(status);
+        if request.is_learner {
+            self.change(self.engine.node.add_learner(peer)).await?;
+        } else {
+            // It need not run yet; it counts towards the quorum once it has caught up.
+            self.change(self.engine.node.add_voter(peer)).await?;
         }
         let members = self.members();
         let added = members.iter().find(|member| member.id == id).cloned();
@@ -114,10 +120,8 @@ impl pb::cluster_server::Cluster for ClusterService {
         let id = request.into_inner().id;
         let status = self.settled().await?;
         let target = find(&status, id)?;
-        if target.role == PeerRole::Voter
-            && started_voters(&status, Some(id)) < quorum(voters(&status) - 1)
-        {
-            return Err(Refusal::NotEnoughStartedMembers.into());
+        if let Some(strict) = self.engine.rules.strict {
+            reconfig::may_remove(&status, target, strict.connected)?;
         }
         self.change(self.engine.node.remove(id)).await?;
         Ok(Response::new(pb::MemberRemoveResponse {
@@ -131,18 +135,14 @@ impl pb::cluster_server::Cluster for ClusterService {
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
         let request = request.into_inner();
-        let peer_url = one_peer_url(request.peer_ur_ls)?;
+        let urls = self.peer_urls(&request.peer_ur_ls)?;
         let status = self.settled().await?;
         let target = find(&status, request.id)?;
-        if status
-            .peers
-            .iter()
-            .any(|peer| peer.peer.id != request.id && peer.peer.peer_url == peer_url)
-        {
+        if is_taken(&status, &urls, Some(request.id)) {
             return Err(Refusal::PeerUrlExists.into());
         }
         let peer = Peer {
-            peer_url,
+            peer_url: join_urls(&urls),
             ..target.peer.clone()
         };
         self.change(self.engine.node.update_peer(peer)).await?;
@@ -177,6 +177,9 @@ impl pb::cluster_server::Cluster for ClusterService {
         if !learner_is_ready(&self.engine, id).await? {
             return Err(Refusal::LearnerNotReady.into());
         }
+        if self.engine.rules.strict.is_some() {
+            reconfig::may_promote(&status)?;
+        }
         self.change(self.engine.node.promote(id)).await?;
         Ok(Response::new(pb::MemberPromoteResponse {
             header: Some(self.engine.header_without_revision()),
@@ -196,13 +199,6 @@ async fn learner_is_ready(engine: &Engine, id: u64) -> Result<bool, Failure> {
 }
 
 fn member(peer: &PeerStatus) -> pb::Member {
-    let url = |url: &str| {
-        if url.is_empty() {
-            Vec::new()
-        } else {
-            vec![url.to_owned()]
-        }
-    };
     pb::Member {
         id: peer.peer.id,
         name: if is_started(&peer.peer) {
@@ -210,8 +206,8 @@ fn member(peer: &PeerStatus) -> pb::Member {
         } else {
             String::new()
         },
-        peer_ur_ls: url(&peer.peer.peer_url),
-        client_ur_ls: url(&peer.peer.client_url),
+        peer_ur_ls: split_urls(&peer.peer.peer_url),
+        client_ur_ls: split_urls(&peer.peer.client_url),
         is_learner: peer.role == PeerRole::Learner,
     }
 }
@@ -224,51 +220,26 @@ fn find(status: &NodeStatus, id: u64) -> Result<&PeerStatus, Refusal> {
         .ok_or(Refusal::MemberNotFound)
 }
 
-fn voters(status: &NodeStatus) -> usize {
+/// Whether another member listens at one of these.
+fn is_taken(status: &NodeStatus, urls: &[String], except: Option<u64>) -> bool {
     status
         .peers
         .iter()
-        .filter(|peer| peer.role == PeerRole::Voter)
-        .count()
+        .filter(|peer| Some(peer.peer.id) != except)
+        .flat_map(|peer| split_urls(&peer.peer.peer_url))
+        .any(|known| urls.contains(&known))
 }
 
-/// The name of a member that was added and never ran, until it tells its own. The log wants one;
-/// etcd's clients know such a member by its empty name.
-fn unstarted(id: u64) -> String {
-    format!("{UNSTARTED}{id:x}")
-}
-
-fn is_started(peer: &Peer) -> bool {
-    !peer.name.starts_with(UNSTARTED)
-}
-
-/// Voters that ever ran, without one that is to go.
-fn started_voters(status: &NodeStatus, without: Option<u64>) -> usize {
-    let counts = |peer: &&PeerStatus| {
-        peer.role == PeerRole::Voter && is_started(&peer.peer) && Some(peer.peer.id) != without
-    };
-    status.peers.iter().filter(counts).count()
-}
-
-fn quorum(voters: usize) -> usize {
-    voters / 2 + 1
-}
-
-/// A member has one peer URL here, with TLS: scheme, host and port, no path.
-fn one_peer_url(urls: Vec<String>) -> Result<String, Refusal> {
-    let [url] = <[String; 1]>::try_from(urls).map_err(|_| Refusal::MemberUrlsInvalid)?;
-    let host = url.strip_prefix("https://");
-    let valid = host.is_some_and(|host| {
-        !host.contains(['/', '?', '#', '@'])
+fn is_peer_url(url: &str, plaintext: bool) -> bool {
+    let host = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://").filter(|_| plaintext));
+    host.is_some_and(|host| {
+        !host.contains(['/', '?', '#', '@', ','])
             && host.parse::<http::uri::Authority>().is_ok_and(|authority| {
                 !authority.host().is_empty() && authority.port_u16().is_some()
             })
-    });
-    if valid {
-        Ok(url)
-    } else {
-        Err(Refusal::MemberUrlsInvalid)
-    }
+    })
 }
 
 #[cfg(test)]
@@ -277,13 +248,12 @@ mod tests {
 
     #[test]
     fn peer_urls_are_scheme_host_and_port() {
-        let check = |url: &str| one_peer_url(vec![url.to_owned()]);
         for good in [
             "https://10.0.0.1:2380",
             "https://[::1]:2380",
             "https://node-1.example:2380",
         ] {
-            assert_eq!(check(good).as_deref(), Ok(good));
+            assert!(is_peer_url(good, false), "{good}");
         }
         for bad in [
             "",
@@ -292,13 +262,15 @@ mod tests {
             "https://h",
             "https://h:2380/",
             "https://h:2380/x",
+            "https://a:1,https://b:1",
             "http://h:1",
             "https://u@h:1",
             "https://h:port",
             "https://:2380",
         ] {
-            assert_eq!(check(bad), Err(Refusal::MemberUrlsInvalid), "{bad:?}");
+            assert!(!is_peer_url(bad, false), "{bad:?}");
         }
-        assert_eq!(one_peer_url(Vec::new()), Err(Refusal::MemberUrlsInvalid));
+        assert!(is_peer_url("http://h:1", true));
+        assert!(!is_peer_url("unix://h:1", true));
     }
 }

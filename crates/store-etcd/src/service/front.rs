@@ -22,8 +22,8 @@ use crate::proto::etcdserverpb::{
     maintenance_server::MaintenanceServer, watch_server::WatchServer,
 };
 
-type Request = http::Request<Incoming>;
-type Response = http::Response<Body>;
+pub(super) type Request = http::Request<Incoming>;
+pub(super) type Response = http::Response<Body>;
 
 /// Everything served on the client port. Clones share it.
 #[derive(Clone)]
@@ -127,7 +127,7 @@ fn requires_leader(headers: &http::HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes() == b"true")
 }
 
-fn is_grpc(request: &Request) -> bool {
+pub(super) fn is_grpc(request: &Request) -> bool {
     request
         .headers()
         .get(http::header::CONTENT_TYPE)

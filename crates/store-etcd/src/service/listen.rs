@@ -38,12 +38,13 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Binds `address`. Without TLS it must be a loopback address.
+    /// Binds `address`. Without TLS it must be a loopback address, unless `plaintext_anywhere`.
     pub(crate) async fn bind(
         address: SocketAddr,
         tls: Option<Arc<rustls::ServerConfig>>,
+        plaintext_anywhere: bool,
     ) -> io::Result<Self> {
-        if tls.is_none() && !address.ip().is_loopback() {
+        if tls.is_none() && !plaintext_anywhere && !address.ip().is_loopback() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!(

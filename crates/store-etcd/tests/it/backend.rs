@@ -11,7 +11,7 @@ use trivet_datastore::{
 use trivet_env::Env;
 use trivet_store_etcd::client::Client;
 use trivet_store_etcd::proto::etcdserverpb as pb;
-use trivet_store_etcd::{EtcdBackend, K3S_ETCD, StoreConfig, open};
+use trivet_store_etcd::{EtcdBackend, K3S_ETCD, Start, StoreConfig, open};
 
 use crate::support::{Tls, free_address, soon};
 
@@ -227,12 +227,12 @@ async fn http_get(address: std::net::SocketAddr, path: &str) -> String {
 async fn nothing_is_resumed_from_an_empty_or_emptied_directory() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = StoreConfig::single(Env::real(), dir.path().join("trivet"));
-    config.start = ClusterStart::Resume;
+    config.start = Start::Resume;
     let refused = soon(open(config.clone())).await;
     assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
     assert!(!config.dir.exists());
 
-    config.start = ClusterStart::Found;
+    config.start = Start::Found;
     let store = soon(open(config.clone())).await.unwrap();
     store.shutdown().await;
     std::fs::remove_dir_all(config.dir.join("raft")).unwrap();
@@ -252,7 +252,7 @@ async fn a_refused_join_leaves_nothing_behind() {
     let store = soon(open(first.clone())).await.unwrap();
     let mut second = StoreConfig::single(Env::real(), dir.path().join("second/trivet"));
     second.peers = Some(tls.peers(free_address()));
-    second.start = ClusterStart::Join {
+    second.start = Start::Join {
         peer_urls: vec![first.peers.unwrap().url],
     };
     let refused = soon(open(second.clone())).await.unwrap_err();

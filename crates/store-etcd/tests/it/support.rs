@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
-use trivet_datastore::{ClusterStart, Datastore};
+use trivet_datastore::Datastore;
 use trivet_env::Env;
 use trivet_pki::{
     ALPN_HTTP, Authority, ClientAuth, LeafRequest, ServerTrust, SwappableIdentity, Usage,
     client_config, server_config,
 };
 use trivet_store_etcd::client::Client;
-use trivet_store_etcd::{ClientListener, EtcdStore, PeerSettings, StoreConfig, open};
+use trivet_store_etcd::{
+    ClientListener, EtcdStore, PeerSecurity, PeerSettings, Start, StoreConfig, open,
+};
 
 /// Longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -92,8 +94,10 @@ impl Tls {
         PeerSettings {
             listen: vec![address],
             url: format!("https://{address}"),
-            server_tls: self.server(),
-            client_tls: self.client(),
+            security: PeerSecurity::Mutual {
+                server: self.server(),
+                client: self.client(),
+            },
         }
     }
 }
@@ -101,10 +105,9 @@ impl Tls {
 /// Settings of a quick member that serves clients without TLS on a free port.
 pub(crate) fn settings(env: Env, dir: PathBuf) -> StoreConfig {
     let mut config = StoreConfig::single(env, dir);
-    config.clients = vec![ClientListener {
-        address: SocketAddr::new(LOCAL, 0),
-        tls: None,
-    }];
+    config.clients = vec![ClientListener::new(SocketAddr::new(LOCAL, 0), None)];
+    // Members are changed as soon as they are up; what etcd waits for has tests of its own.
+    config.strict_reconfig = None;
     config.heartbeat = Duration::from_millis(50);
     config.election_timeout = Duration::from_millis(300);
     config.watch_progress = Duration::from_millis(100);
@@ -168,7 +171,7 @@ impl Three {
         let first = members[0].config.peers.as_ref().unwrap().url.clone();
         for number in 1..3 {
             let mut config = member_settings(dir.path(), &tls, number);
-            config.start = ClusterStart::Join {
+            config.start = Start::Join {
                 peer_urls: vec![first.clone()],
             };
             members.push(Member::open(config).await);
@@ -219,7 +222,7 @@ impl Three {
 fn member_settings(dir: &Path, tls: &Tls, number: usize) -> StoreConfig {
     let mut config = settings(Env::real(), dir.join(format!("member{number}")));
     config.member_name = format!("member{number}");
-    config.client_url = format!("http://member{number}:2379");
+    config.client_urls = vec![format!("http://member{number}:2379")];
     config.peers = Some(tls.peers(free_address()));
     config
 }

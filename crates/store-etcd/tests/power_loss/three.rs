@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use trivet_datastore::{ClusterStart, Datastore, Expect, KeyRange, Revision};
+use trivet_datastore::{Datastore, Expect, KeyRange, Revision};
 use trivet_datastore_testkit::Recorder;
 use trivet_datastore_testkit::history::{History, Outcome, check_linearizable};
 use trivet_env::Rng;
 use trivet_sim::{SimDisk, SimRng};
 use trivet_store_etcd::testing::{self, Bench};
-use trivet_store_etcd::{EtcdStore, StoreConfig};
+use trivet_store_etcd::{EtcdStore, Start, StoreConfig};
 
 use crate::disks::Bug;
 use crate::rounds;
@@ -50,7 +50,7 @@ impl Cluster {
         for number in 0..MEMBERS {
             let mut config = cluster.settings(number);
             if number > 0 {
-                config.start = ClusterStart::Join {
+                config.start = Start::Join {
                     peer_urls: vec![cluster.bench.url("m0")],
                 };
             }
@@ -83,7 +83,7 @@ impl Cluster {
         }
         for victim in victims {
             let mut config = self.settings(*victim);
-            config.start = ClusterStart::Resume;
+            config.start = Start::Resume;
             let store = testing::open(config, &self.bench).await;
             self.stores[*victim] =
                 store.map_err(|error| format!("m{victim} does not open: {error}"))?;
