@@ -37,7 +37,17 @@ pub enum Error {
     /// A membership change was refused.
     #[error("{0}")]
     Refused(String),
-    /// The log or the state machine is damaged or failed; the node serves nothing any more.
+    /// What was durable once cannot be read back, or is missing. Nothing was changed on disk.
+    #[error("{} is damaged at byte {offset}: {what}", file.display())]
+    Damaged {
+        /// The file, or the directory if a whole file is missing.
+        file: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What was found or missed there.
+        what: String,
+    },
+    /// The log or the state machine failed; the node serves nothing any more.
     #[error("storage failed: {0}")]
     Storage(String),
 }
@@ -79,7 +89,9 @@ pub trait StateMachine: Send + 'static {
     /// Everything up to here survives a crash; the log before it may be purged.
     fn durable(&self) -> LogPosition;
 
-    /// Applies one entry and answers each of its commands. An error is fatal for the node.
+    /// Applies one entry and answers each of its commands. An error is fatal for the node, except
+    /// that one of kind `InvalidData` says that data on this member's disk is damaged: the node
+    /// then installs a snapshot of another member's, if there is one, which includes the entry.
     fn apply(&mut self, batch: &AppliedBatch) -> io::Result<Vec<Bytes>>;
 
     /// Called now and then after applying, and before the log is purged: the place to write a
@@ -91,7 +103,8 @@ pub trait StateMachine: Send + 'static {
     fn snapshot(&mut self) -> io::Result<(LogPosition, Box<dyn SnapshotSource>)>;
 
     /// Replaces the whole state by a snapshot taken at `position` elsewhere; durable on return.
-    /// A failure leaves the old state in place. Chunks come in any size, in order.
+    /// A failure leaves the old state in place. Chunks come in any size, in order. Must work on a
+    /// state that failed because of damage, too.
     fn install(
         &mut self,
         position: LogPosition,
@@ -105,6 +118,12 @@ pub trait StateMachine: Send + 'static {
 pub trait LeaderQuery: Send + Sync + 'static {
     /// The answer; an error is carried to the asker as text.
     async fn answer(&self, question: Bytes) -> Result<Bytes, String>;
+
+    /// The answer to a question that was put to this very member, see
+    /// [`RaftNode::ask_member`](crate::RaftNode::ask_member).
+    async fn answer_here(&self, _question: Bytes) -> Result<Bytes, String> {
+        Err("this member answers no such question".to_owned())
+    }
 }
 
 /// Voter or learner.
@@ -154,6 +173,14 @@ pub enum StartMode {
     /// Go on with the data here as the only member left. Everybody else is dropped from the
     /// membership without being asked: only for when the others are gone for good.
     StandAlone,
+    /// The same server's member of identity `old` has lost its log and must never be heard of
+    /// again: ask these peer URLs to remove it and to take this one in.
+    Replace {
+        /// The member that is replaced.
+        old: u64,
+        /// Members to ask; any one is enough.
+        peer_urls: Vec<String>,
+    },
     /// There must be data.
     Resume,
 }
@@ -232,6 +259,21 @@ pub struct NodeConfig {
     pub election_timeout: Duration,
     /// What to do when there is no data.
     pub start: StartMode,
+}
+
+/// What a log on disk says about its member, see [`RaftNode::inspect`](crate::RaftNode::inspect).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFacts {
+    /// Identity of the cluster.
+    pub cluster_id: u64,
+    /// Identity of the member.
+    pub member_id: u64,
+    /// Whether the member was founded or taken in.
+    pub joined: bool,
+    /// The last entry that is gone because the state had it; index 0 when the log is complete.
+    pub purged: LogPosition,
+    /// The members as last applied, this one too.
+    pub members: Vec<Peer>,
 }
 
 /// One peer as this member sees it.

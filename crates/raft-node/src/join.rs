@@ -69,6 +69,41 @@ pub(crate) async fn probe(
     local: &Peer,
     peer_urls: &[String],
 ) -> Result<u64> {
+    let check = Kind::CheckJoin(peer_to_proto(local));
+    first_answer(transport, local, peer_urls, 0, &check).await
+}
+
+/// Waits until the cluster would take `local` in the place of member `old`. Changes nothing
+/// anywhere.
+pub(crate) async fn replaceable(
+    transport: &dyn PeerTransport,
+    cluster_id: u64,
+    local: &Peer,
+    old: u64,
+    peer_urls: &[String],
+) -> Result<()> {
+    let check = Kind::CheckReplace(replacement(old, local));
+    first_answer(transport, local, peer_urls, cluster_id, &check)
+        .await
+        .map(drop)
+}
+
+fn replacement(old: u64, local: &Peer) -> proto::Replace {
+    proto::Replace {
+        old,
+        member: Some(peer_to_proto(local)),
+    }
+}
+
+/// The identity of the cluster in which a leader says yes to `check`. With `expected` other than
+/// 0 no other cluster will do.
+async fn first_answer(
+    transport: &dyn PeerTransport,
+    local: &Peer,
+    peer_urls: &[String],
+    expected: u64,
+    check: &Kind,
+) -> Result<u64> {
     if peer_urls.is_empty() {
         return Err(Error::Refused("no members to join were given".into()));
     }
@@ -100,7 +135,11 @@ pub(crate) async fn probe(
                     continue;
                 }
             };
-            let check = change(Kind::CheckJoin(peer_to_proto(local)));
+            if expected != 0 && cluster_id != expected {
+                why = format!("{url} belongs to cluster {cluster_id:x}, not to {expected:x}");
+                continue;
+            }
+            let check = change(check.clone());
             let check = request(cluster_id, local, call_request::Body::Change(check));
             match change_call(transport, &to, check, QUESTION).await {
                 Ok(()) => return Ok(cluster_id),
@@ -114,11 +153,13 @@ pub(crate) async fn probe(
     }
 }
 
-/// Asks to be taken in until a leader has done so. Returns early only when refused.
+/// Asks to be taken in, in the place of `old` if there is one, until a leader has done so.
+/// Returns early only when refused.
 pub(crate) async fn ask(
     transport: &dyn PeerTransport,
     cluster_id: u64,
     local: &Peer,
+    old: Option<u64>,
     peer_urls: &[String],
 ) -> Result<()> {
     let mut patience = Patience::new();
@@ -129,7 +170,10 @@ pub(crate) async fn ask(
                 id: 0,
                 url: url.clone(),
             };
-            let join = change(Kind::Join(peer_to_proto(local)));
+            let join = change(match old {
+                Some(old) => Kind::Replace(replacement(old, local)),
+                None => Kind::Join(peer_to_proto(local)),
+            });
             let join = request(cluster_id, local, call_request::Body::Change(join));
             match change_call(transport, &to, join, TURN).await {
                 Ok(()) => return Ok(()),

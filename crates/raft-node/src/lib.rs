@@ -28,8 +28,9 @@ mod tasks;
 pub mod testing;
 
 pub use api::{
-    AppliedBatch, ClusterView, Error, LeaderQuery, LogPosition, NodeConfig, NodeStatus, Peer,
-    PeerRole, PeerSecurity, PeerStatus, REMOVED, Result, SnapshotSource, StartMode, StateMachine,
+    AppliedBatch, ClusterView, Error, LeaderQuery, LogFacts, LogPosition, NodeConfig, NodeStatus,
+    Peer, PeerRole, PeerSecurity, PeerStatus, REMOVED, Result, SnapshotSource, StartMode,
+    StateMachine,
 };
 pub use discover::ask_members;
 pub use node::{Leadership, RaftNode};

@@ -87,6 +87,9 @@ impl Shared {
             let (id, member) = codec::member_from_proto(member);
             return self.check_newcomer(id, &member);
         }
+        if let change::Kind::CheckReplace(replace) = kind {
+            return self.check_replacement(&replace);
+        }
         let _one_at_a_time = self.changes.lock().await;
         match kind {
             change::Kind::AddLearner(member) => {
@@ -108,7 +111,10 @@ impl Shared {
                 let (id, member) = codec::member_from_proto(&member);
                 self.take_in(id, member).await
             }
-            change::Kind::Transfer(_) | change::Kind::CheckJoin(_) => Ok(()),
+            change::Kind::Replace(replace) => self.replace(&replace).await,
+            change::Kind::Transfer(_)
+            | change::Kind::CheckJoin(_)
+            | change::Kind::CheckReplace(_) => Ok(()),
         }
     }
 
@@ -295,20 +301,73 @@ impl Shared {
         Ok(())
     }
 
+    /// Whether `replace` would be carried out now.
+    fn check_replacement(&self, replace: &proto::Replace) -> Result<()> {
+        let (id, member) = successor(replace)?;
+        self.check_member(id, &member)?;
+        let membership = self.membership();
+        let Some(known) = membership.get_node(&replace.old) else {
+            // Removed already: what is left to do is an ordinary join.
+            return self.check_newcomer(id, &member);
+        };
+        if server_name(&known.name) != server_name(&member.name)
+            && known.peer_url != member.peer_url
+        {
+            return refused(format!(
+                "member {:x} is {} at {}, and no earlier life of {} at {}",
+                replace.old, known.name, known.peer_url, member.name, member.peer_url
+            ));
+        }
+        // It was heard a moment ago: either that was its last word, or it is not lost at all.
+        if replace.old != self.local.id && self.is_started(replace.old) {
+            return Err(Error::Overloaded);
+        }
+        // Too few members run; that may change.
+        if self.is_voter(replace.old) && self.removable(replace.old).is_err() {
+            return Err(self.no_leader());
+        }
+        Ok(())
+    }
+
+    /// The old member goes first. It is dead, so the quorum that is left does not get harder to
+    /// reach; and at no time do two members stand for one server.
+    async fn replace(&self, replace: &proto::Replace) -> Result<()> {
+        let (id, member) = successor(replace)?;
+        self.check_replacement(replace)?;
+        if self.membership().get_node(&replace.old).is_some() {
+            self.remove(replace.old).await?;
+            tracing::warn!(
+                old = format_args!("{:x}", replace.old),
+                new = format_args!("{id:x}"),
+                name = member.name,
+                "a member that lost its log was removed; its successor is taken in"
+            );
+        }
+        self.take_in(id, member).await
+    }
+
     async fn remove(&self, id: u64) -> Result<()> {
         let membership = self.membership();
         if membership.get_node(&id).is_none() {
             return refused(format!("there is no member {id:x}"));
         }
-        let remaining: BTreeSet<u64> = membership
-            .voter_ids()
-            .filter(|voter| *voter != id)
-            .collect();
         if !self.is_voter(id) {
             return self
                 .write(ChangeMembers::RemoveNodes(BTreeSet::from([id])), false)
                 .await;
         }
+        self.removable(id)?;
+        self.write(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false)
+            .await
+    }
+
+    /// Whether enough voters run without this one.
+    fn removable(&self, id: u64) -> Result<()> {
+        let remaining: BTreeSet<u64> = self
+            .membership()
+            .voter_ids()
+            .filter(|voter| *voter != id)
+            .collect();
         if remaining.is_empty() {
             return refused("the last voter cannot be removed");
         }
@@ -323,8 +382,7 @@ impl Shared {
                 remaining.len()
             ));
         }
-        self.write(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false)
-            .await
+        Ok(())
     }
 
     /// Whether the leader has lately heard of a member.
@@ -421,6 +479,13 @@ impl Shared {
             Ok(()) => Ok(()),
             Err(_) => Err(Error::Unknown("the transfer did not finish in time".into())),
         }
+    }
+}
+
+fn successor(replace: &proto::Replace) -> Result<(u64, Member)> {
+    match &replace.member {
+        Some(member) => Ok(codec::member_from_proto(member)),
+        None => refused("a replacement without a successor"),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::api::{
 };
 use crate::discover::role;
 use crate::failure::Stop;
+use crate::join;
 use crate::membership::{change, peer_to_proto};
 use crate::peers::PeerTransport;
 use crate::peers::client::GrpcTransport;
@@ -69,6 +70,30 @@ impl RaftNode {
         Self::start_on(parts, machine, query, Arc::new(transport)).await
     }
 
+    /// Waits until the cluster would replace member `old` by `config.local`
+    /// ([`StartMode::Replace`]), that is until a leader has a quorum without it. Changes nothing
+    /// anywhere.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it never will: another cluster answers, or the old member is alive
+    /// elsewhere.
+    pub async fn replaceable(config: &NodeConfig, old: u64, peer_urls: &[String]) -> Result<()> {
+        let transport = GrpcTransport::new(config.security.clone(), Vec::new());
+        join::replaceable(&transport, config.cluster_id, &config.local, old, peer_urls).await
+    }
+
+    /// What the log in `dir` ([`NodeConfig::dir`]) says, `None` without one. Nobody else may use
+    /// it meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when it is, [`Error::Storage`] when it cannot be read.
+    pub async fn inspect(
+        env: &trivet_env::Env,
+        dir: &std::path::Path,
+    ) -> Result<Option<crate::LogFacts>> {
+        start::inspect(env, dir).await
+    }
+
     /// [`RaftNode::start`] on another network.
     pub(crate) async fn start_on(
         parts: start::Parts,
@@ -106,6 +131,38 @@ impl RaftNode {
     /// question may have been answered.
     pub async fn ask_leader(&self, question: Bytes) -> Result<Bytes> {
         self.shared.ask_leader(question).await
+    }
+
+    /// Asks one member's [`LeaderQuery::answer_here`], this one's own too. Waits for the answer as
+    /// long as for a proposal.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] carries the member's own error; [`Error::Unknown`] when it does not
+    /// answer.
+    pub async fn ask_member(&self, id: u64, question: Bytes) -> Result<Bytes> {
+        self.shared.ask_member(id, question).await
+    }
+
+    /// Puts a copy of the state of one of the members in `from` (of any, if that is empty) in the
+    /// place of this member's; log and vote stay. Hands leadership over first. Waits for as long
+    /// as no member answers, and applies nothing meanwhile; reads go on.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] when there is no other member, or the copy cannot be installed.
+    pub async fn resync(&self, from: &[u64]) -> Result<()> {
+        let node = &self.shared;
+        if node.leadership.borrow().local
+            && let Err(error) = node.hand_over(None).await
+        {
+            tracing::warn!(%error, "leadership was not handed over before fetching the state");
+        }
+        let resync = node
+            .machine
+            .resync(crate::LogPosition::default(), from.to_vec());
+        tokio::select! {
+            done = resync => done.map(|_| ()).map_err(storage),
+            stop = node.failure.stopped() => Err(stop.error()),
+        }
     }
 
     /// The node as it sees itself. Never waits for others.
@@ -153,6 +210,24 @@ impl RaftNode {
             log_size_bytes: node.log.size_bytes(),
             peers,
             failed: node.failure.current().and_then(|stop| stop.message()),
+        }
+    }
+
+    /// The members as applied here, once they are others than `known`.
+    pub async fn members_other_than(&self, known: &[Peer]) -> Vec<Peer> {
+        let mut membership = self.shared.machine.watch_membership();
+        loop {
+            let members: Vec<Peer> = membership
+                .borrow_and_update()
+                .nodes()
+                .map(|(id, member)| member.to_peer(*id))
+                .collect();
+            if members != known {
+                return members;
+            }
+            if membership.changed().await.is_err() {
+                return std::future::pending().await;
+            }
         }
     }
 

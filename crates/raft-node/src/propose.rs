@@ -77,6 +77,7 @@ impl Shared {
         if self.failure.current().is_some() {
             return Err(Refusal::NotLeader);
         }
+        let sent = commands.len();
         let written = tokio::time::timeout(
             self.patience.outcome,
             self.raft.client_write(Commands::new(commands)),
@@ -84,6 +85,9 @@ impl Shared {
         .await;
         let unknown = |reason: String| Err(Refusal::Failed(Error::Unknown(reason)));
         match written {
+            Ok(Ok(written)) if written.data.0.len() != sent => unknown(
+                "this member's state was replaced by another's, which has the outcome".into(),
+            ),
             Ok(Ok(written)) => Ok(written.data.0),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
                 Err(Refusal::NotLeader)
@@ -181,6 +185,34 @@ impl Shared {
                 Err(AskError::Lost(reason)) => return Err(Error::Unknown(reason)),
                 Err(AskError::Failed(error)) => return Err(error),
             }
+        }
+    }
+
+    /// Puts a question to one member.
+    pub(crate) async fn ask_member(&self, id: u64, question: Bytes) -> Result<Bytes> {
+        self.failure.check()?;
+        if id == self.local.id {
+            return self
+                .query
+                .answer_here(question)
+                .await
+                .map_err(Error::Refused);
+        }
+        let Some(address) = self.peer_address(id) else {
+            return Err(Error::Refused(format!("there is no member {id:x}")));
+        };
+        let body = call_request::Body::AskMember(proto::Ask { question });
+        match self.ask_peer(&address, body).await {
+            Ok(call_response::Body::Answer(proto::Answer {
+                result: Some(proto::answer::Result::Answer(answer)),
+            })) => Ok(answer),
+            Ok(call_response::Body::Answer(proto::Answer {
+                result: Some(proto::answer::Result::Error(error)),
+            })) => Err(Error::Refused(error)),
+            Ok(_) => Err(Error::Unknown("the member answered something else".into())),
+            Err(AskError::Retry) => Err(Error::Unknown("the member cannot be reached".into())),
+            Err(AskError::Lost(reason)) => Err(Error::Unknown(reason)),
+            Err(AskError::Failed(error)) => Err(error),
         }
     }
 

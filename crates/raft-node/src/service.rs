@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, TransferLeaderRequest, VoteRequest};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::api::Error;
 use crate::batch::Refusal;
+use crate::consensus::network::{CHUNK_QUEUE, read_snapshot};
 use crate::consensus::snapshot::{SnapshotData, Spool};
 use crate::consensus::{LogId, SnapshotMeta, TypeConfig, Vote, codec};
 use crate::peers::proto::failure::Kind;
@@ -29,6 +33,9 @@ type Answer = Result<call_response::Body, proto::Failure>;
 const TERMS_SKIPPED_MAX: u64 = 1 << 32;
 /// Largest log index that is believed: no log gets that far.
 const INDEX_MAX: u64 = 1 << 60;
+
+/// How long a member that asks for this one's state may wait for it to get far enough.
+const LEND_WAIT: Duration = Duration::from_secs(4);
 
 /// Serves peers of one node.
 pub(crate) struct Service(pub(crate) Arc<Shared>);
@@ -147,6 +154,10 @@ impl Service {
                 None => Err(self.not_leader()),
             },
             call_request::Body::Ask(ask) => self.ask(ask).await,
+            call_request::Body::AskMember(ask) => {
+                let answer = self.0.query.answer_here(ask.question).await;
+                Ok(answered(answer))
+            }
             call_request::Body::Change(change) => match self.0.change(change).await {
                 Ok(()) => Ok(call_response::Body::Done(proto::Done {})),
                 Err(error) => Err(error_to_failure(&error)),
@@ -259,13 +270,49 @@ impl Service {
         if !self.0.leadership.borrow().local {
             return Err(self.not_leader());
         }
-        let result = match self.0.query.answer(ask.question).await {
-            Ok(answer) => proto::answer::Result::Answer(answer),
-            Err(error) => proto::answer::Result::Error(error),
+        Ok(answered(self.0.query.answer(ask.question).await))
+    }
+
+    /// What a peer with a damaged state may have: everything applied here, once that reaches far
+    /// enough.
+    async fn lend(
+        &self,
+        request: proto::FetchRequest,
+    ) -> Result<mpsc::Receiver<proto::SnapshotChunk>, proto::Failure> {
+        self.check(request.header.as_ref(), false)?;
+        if let Some(at_least) = request.at_least.as_ref().map(codec::log_id_from_proto) {
+            let deadline = Instant::now() + LEND_WAIT;
+            self.0
+                .applied(&at_least, deadline)
+                .await
+                .map_err(|_| failure(Kind::NotLeader, "this member is behind as well"))?;
+        }
+        let snapshot = tokio::time::timeout(LEND_WAIT, self.0.machine.snapshot())
+            .await
+            .map_err(|_| failure(Kind::Overloaded, "this member's state is busy"))?
+            .map_err(invalid)?;
+        let SnapshotData::Fresh(source) = snapshot.snapshot else {
+            return Err(invalid("there is no state here yet"));
         };
-        Ok(call_response::Body::Answer(proto::Answer {
-            result: Some(result),
-        }))
+        let head = proto::SnapshotHead {
+            header: Some(
+                self.0
+                    .header(request.header.map_or(0, |header| header.from)),
+            ),
+            vote: None,
+            last: snapshot
+                .meta
+                .last_log_id
+                .as_ref()
+                .map(codec::log_id_to_proto),
+            membership: Some(codec::stored_membership_to_proto(
+                &snapshot.meta.last_membership,
+            )),
+        };
+        let (send, receive) = mpsc::channel(CHUNK_QUEUE);
+        let moved = watch::Sender::new(false);
+        tokio::task::spawn_blocking(move || read_snapshot(head, source, &send, &moved));
+        Ok(receive)
     }
 
     fn append_request(
@@ -363,6 +410,16 @@ impl Service {
     }
 }
 
+fn answered(answer: Result<bytes::Bytes, String>) -> call_response::Body {
+    let result = match answer {
+        Ok(answer) => proto::answer::Result::Answer(answer),
+        Err(error) => proto::answer::Result::Error(error),
+    };
+    call_response::Body::Answer(proto::Answer {
+        result: Some(result),
+    })
+}
+
 /// Runs what blocks on a thread where it may.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
@@ -448,6 +505,19 @@ impl PeerService for Service {
         };
         proto::SnapshotResponse {
             result: Some(result),
+        }
+    }
+
+    async fn fetch(
+        &self,
+        request: proto::FetchRequest,
+    ) -> BoxStream<'static, proto::SnapshotChunk> {
+        match self.lend(request).await {
+            Ok(chunks) => ReceiverStream::new(chunks).boxed(),
+            Err(failure) => stream::iter([proto::SnapshotChunk {
+                part: Some(snapshot_chunk::Part::Failure(failure)),
+            }])
+            .boxed(),
         }
     }
 }

@@ -213,7 +213,9 @@ pub(crate) fn error_to_failure(error: &Error) -> proto::Failure {
         Error::NoLeader { .. } => (Kind::NotLeader, error.to_string()),
         Error::Unknown(reason) => (Kind::UnknownOutcome, reason.clone()),
         Error::Overloaded => (Kind::Overloaded, error.to_string()),
-        Error::Stopped | Error::Storage(_) => (Kind::Stopped, error.to_string()),
+        Error::Stopped | Error::Storage(_) | Error::Damaged { .. } => {
+            (Kind::Stopped, error.to_string())
+        }
         Error::Refused(reason) => (Kind::Refused, reason.clone()),
     };
     failure(kind, message)

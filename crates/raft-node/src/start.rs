@@ -1,5 +1,6 @@
 //! Bringing a node up, and taking it down.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,9 +15,11 @@ use trivet_env::{Disk, Env};
 use trivet_wal::{Wal, WalOptions};
 
 use crate::api::{
-    Error, LeaderQuery, LogPosition, Peer, PeerRole, REMOVED, Result, StartMode, StateMachine,
+    Error, LeaderQuery, LogFacts, LogPosition, Peer, PeerRole, REMOVED, Result, StartMode,
+    StateMachine,
 };
 use crate::batch::{Batcher, Patience};
+use crate::consensus::fetch::Fetcher;
 use crate::consensus::log::LogStore;
 use crate::consensus::machine::{MachineAdapter, MachineThread};
 use crate::consensus::network::{Network, NetworkContext};
@@ -79,6 +82,12 @@ pub(crate) async fn start(
         StartMode::Join { peer_urls } if !has_log(&parts).await? => {
             join::probe(transport.as_ref(), &parts.local, peer_urls).await?
         }
+        // Opening would make a new one.
+        StartMode::Resume
+            if machine.applied() != LogPosition::default() && !has_log(&parts).await? =>
+        {
+            return Err(log_is_missing(&parts));
+        }
         _ => parts.cluster_id,
     };
     let stop = CancellationToken::new();
@@ -98,9 +107,25 @@ pub(crate) async fn start(
         return Err(storage(error));
     }
     let membership = log.membership().map_err(storage)?.unwrap_or_default();
+    let applied = machine.applied();
+    let fetcher = |membership| Fetcher {
+        env: parts.env.clone(),
+        dir: parts.dir.clone(),
+        transport: transport.clone(),
+        cluster_id: identity.cluster_id,
+        local: parts.local.id,
+        membership,
+        stop: stop.clone(),
+        runtime: tokio::runtime::Handle::current(),
+    };
     let (machine, thread) =
-        MachineAdapter::start(machine, membership, log.clone(), failure.clone())
+        MachineAdapter::start(machine, membership, log.clone(), failure.clone(), fetcher)
             .map_err(storage)?;
+    if let Err(error) = catch_up(&machine, &log, applied, &stop).await {
+        machine.stop().await;
+        close(log).await;
+        return Err(error);
+    }
     let (removed, told) = {
         let removed = watch::Sender::new(None);
         let told = removed.subscribe();
@@ -153,6 +178,45 @@ pub(crate) async fn start(
             Err(error)
         }
     }
+}
+
+/// Makes state and log fit together. The state may end before what the log still has, if a part of
+/// it was damaged: then another member's takes its place.
+async fn catch_up(
+    machine: &MachineAdapter,
+    log: &LogStore,
+    applied: LogPosition,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let purged = log.purged();
+    let applied = if applied.index < purged.index {
+        tracing::error!(
+            state = applied.index,
+            log = purged.index,
+            "the state ends before the log begins; fetching another member's state"
+        );
+        // Whoever gives up waiting for this also ends the search for a peer.
+        let guard = stop.clone().drop_guard();
+        let fetched = machine.resync(purged, Vec::new()).await;
+        guard.disarm();
+        match fetched {
+            Ok(position) => position,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::Damaged {
+                    file: log.dir().to_owned(),
+                    offset: 0,
+                    what: format!(
+                        "the state ends at entry {}, the log begins behind entry {}, and there is no other member to fetch what lies between from",
+                        applied.index, purged.index
+                    ),
+                });
+            }
+            Err(error) => return Err(storage(error)),
+        }
+    } else {
+        applied
+    };
+    log.agree_with(applied).await.map_err(storage)
 }
 
 /// Waits until the metrics show what was recovered: they start out empty, and everything that
@@ -235,22 +299,77 @@ async fn open_log(parts: &Parts, failure: Arc<Failure>) -> Result<LogStore> {
                 "cut an unfinished write off the end of the log"
             );
         }
-        Ok(LogStore::new(wal, failure))
+        Ok(LogStore::new(wal, dir.join(LOG_DIR), failure))
     })
     .await
 }
 
-fn prepare_dir(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
+/// What the log in `dir` says, `None` without one. Repairs a torn tail, as every opening does.
+pub(crate) async fn inspect(env: &Env, dir: &Path) -> Result<Option<LogFacts>> {
+    let (disk, log_dir) = (env.disk.clone(), dir.join(LOG_DIR));
+    let options = WalOptions {
+        prepare_ahead: false,
+        ..WalOptions::new(env.rng.next_u64())
+    };
+    blocking(move || {
+        if !disk.exists(&log_dir)? || disk.read_dir(&log_dir)?.is_empty() {
+            return Ok(None);
+        }
+        let (wal, _) = Wal::open(disk, &log_dir, options)?;
+        let failure = Arc::new(Failure::new(CancellationToken::new()));
+        let log = LogStore::new(wal, log_dir, failure);
+        let identity = log.identity()?;
+        let membership = log.membership()?.unwrap_or_default();
+        let facts = identity.map(|identity| LogFacts {
+            cluster_id: identity.cluster_id,
+            member_id: identity.node_id,
+            joined: identity.joined,
+            purged: log.purged(),
+            members: membership
+                .nodes()
+                .map(|(id, member)| member.to_peer(*id))
+                .collect(),
+        });
+        log.close()?;
+        Ok(facts)
+    })
+    .await
+}
+
+fn log_is_missing(parts: &Parts) -> Error {
+    Error::Damaged {
+        file: parts.dir.join(LOG_DIR),
+        offset: 0,
+        what: "the log is missing".into(),
+    }
+}
+
+fn prepare_dir(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.create_dir_all(dir)?;
     Spool::clean(disk, dir)
 }
 
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(storage),
+        Ok(result) => result.map_err(from_log),
         Err(error) => Err(storage(error)),
+    }
+}
+
+/// Damage of the log keeps its place; everything else is a failure of the disk.
+fn from_log(error: io::Error) -> Error {
+    let log = error
+        .get_ref()
+        .and_then(|error| error.downcast_ref::<trivet_wal::Error>());
+    match log {
+        Some(trivet_wal::Error::Damaged { file, offset, what }) => Error::Damaged {
+            file: file.clone(),
+            offset: *offset,
+            what: what.clone(),
+        },
+        _ => storage(error),
     }
 }
 
@@ -275,7 +394,7 @@ async fn identify(
                 parts.local.id
             )));
         }
-        let removed = || -> std::io::Result<bool> {
+        let removed = || -> io::Result<bool> {
             // Its own log may say so as well, if it stopped before it could make a note of it.
             let listed = log.membership()?.is_none_or(|last| {
                 last.log_id().is_none() || last.get_node(&identity.node_id).is_some()
@@ -304,10 +423,7 @@ async fn identify(
         )));
     }
     if applied != LogPosition::default() {
-        return Err(Error::Storage(format!(
-            "the state machine has data but the log in {} is new; remove this member from the cluster and let it join with empty directories",
-            parts.dir.display()
-        )));
+        return Err(log_is_missing(parts));
     }
     if cluster_id == 0 {
         return Err(Error::Refused(
@@ -462,11 +578,16 @@ async fn bring_up(
             be_member(shared).await?;
             return note_joined(shared, identity, &joined).await;
         }
-        StartMode::Join { peer_urls } => {
+        StartMode::Join { peer_urls } | StartMode::Replace { peer_urls, .. } => {
+            let old = match parts.start {
+                StartMode::Replace { old, .. } => Some(old),
+                _ => None,
+            };
             let asked = join::ask(
                 shared.transport.as_ref(),
                 identity.cluster_id,
                 &parts.local,
+                old,
                 peer_urls,
             );
             tokio::select! {

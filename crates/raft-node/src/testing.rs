@@ -62,6 +62,23 @@ pub async fn ask_members(
     crate::discover::ask_members_on(&endpoint, peer_urls, limit).await
 }
 
+/// [`RaftNode::replaceable`] on a simulated network.
+///
+/// # Errors
+/// As there.
+pub async fn replaceable(
+    parts: &Parts,
+    network: &Network,
+    old: u64,
+    peer_urls: &[String],
+) -> Result<()> {
+    let endpoint = Endpoint {
+        network: network.clone(),
+        url: parts.local.peer_url.clone(),
+    };
+    crate::join::replaceable(&endpoint, parts.cluster_id, &parts.local, old, peer_urls).await
+}
+
 /// The last index that was purged from a member's log.
 pub fn purged_index(node: &RaftNode) -> u64 {
     use openraft::async_runtime::watch::WatchReceiver;
@@ -71,6 +88,13 @@ pub fn purged_index(node: &RaftNode) -> u64 {
         .borrow_watched()
         .purged
         .map_or(0, |id| id.index)
+}
+
+/// Lets somebody begin to wait for the library's end, and give up waiting.
+pub fn give_up_waiting_for_the_end(node: &RaftNode) {
+    use futures_util::FutureExt;
+    let ended = node.shared.raft.shutdown().now_or_never();
+    assert!(ended.is_none(), "the library ended at once");
 }
 
 /// Feeds arbitrary bytes to everything that decodes peer messages. For fuzzing; panics on a bug.
@@ -313,6 +337,15 @@ impl Network {
     }
 }
 
+/// The way to nobody.
+#[cfg(test)]
+pub(crate) fn nowhere() -> Arc<dyn PeerTransport> {
+    Arc::new(Endpoint {
+        network: Network::new(1),
+        url: String::new(),
+    })
+}
+
 struct Endpoint {
     network: Network,
     url: String,
@@ -385,6 +418,21 @@ impl PeerTransport for Endpoint {
         let answer = service.snapshot(chunks.boxed()).await;
         network.carry(&there, &here, VOID).await?;
         Ok(answer)
+    }
+
+    async fn fetch(
+        &self,
+        to: &PeerAddress,
+        request: proto::FetchRequest,
+    ) -> Result<BoxStream<'static, Result<proto::SnapshotChunk, CallError>>, CallError> {
+        let service = self.network.service(&to.url)?;
+        self.network.carry(&self.url, &to.url, VOID).await?;
+        let (network, here, there) = (self.network.clone(), self.url.clone(), to.url.clone());
+        let chunks = service.fetch(request).await.then(move |chunk| {
+            let (network, here, there) = (network.clone(), here.clone(), there.clone());
+            async move { network.carry(&there, &here, VOID).await.map(|()| chunk) }
+        });
+        Ok(chunks.boxed())
     }
 
     async fn serve(

@@ -313,10 +313,12 @@ impl Disk for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.alive()?;
-        let Some(node @ Node::File(_)) = state.names.get(from) else {
-            // Directories are not renamed by anything here.
+        let Some(node) = state.names.get(from) else {
             return Err(io::ErrorKind::NotFound.into());
         };
+        if node == Node::Directory && state.names.get(to).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         state.parent(to)?;
         let dying = state.change()?;
         state.names.rename(from, to, node);

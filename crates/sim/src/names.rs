@@ -28,12 +28,32 @@ impl Change {
         }
     }
 
+    fn is_below(&self, dir: &Path) -> bool {
+        match self {
+            Change::Add(path, _) | Change::Remove(path) | Change::Rename(path, _, _) => {
+                path != dir && path.starts_with(dir)
+            }
+        }
+    }
+
     fn apply(&self, names: &mut BTreeMap<PathBuf, Node>) {
         match self {
             Change::Add(path, node) => {
                 names.insert(path.clone(), *node);
             }
             Change::Rename(from, to, node) => {
+                if *node == Node::Directory {
+                    let below = names.keys().filter(|path| path.starts_with(from));
+                    let below: Vec<PathBuf> = below.cloned().collect();
+                    for old in below {
+                        let rest = old.strip_prefix(from).unwrap_or(Path::new(""));
+                        if let Some(inside) = names.remove(&old)
+                            && old != *from
+                        {
+                            names.insert(to.join(rest), inside);
+                        }
+                    }
+                }
                 names.remove(from);
                 names.insert(to.clone(), *node);
             }
@@ -91,7 +111,19 @@ impl Names {
         self.change(Change::Add(path.to_path_buf(), node));
     }
 
+    /// Entries of a directory belong to it and not to its path: those that are pending are made
+    /// durable under the old one, which is one of the outcomes they could have.
     pub(crate) fn rename(&mut self, from: &Path, to: &Path, node: Node) {
+        if node == Node::Directory {
+            let durable = &mut self.durable;
+            self.pending.retain(|change| {
+                let inside = change.is_below(from);
+                if inside {
+                    change.apply(durable);
+                }
+                !inside
+            });
+        }
         self.change(Change::Rename(from.to_path_buf(), to.to_path_buf(), node));
     }
 

@@ -95,6 +95,7 @@ impl From<Failure> for Error {
             Failure::Raft(raft::Error::Storage(what)) | Failure::Damaged(what) => {
                 Self::Corrupt(what)
             }
+            Failure::Raft(error @ raft::Error::Damaged { .. }) => Self::Corrupt(error.to_string()),
             Failure::Raft(error @ (raft::Error::Unknown(_) | raft::Error::Stopped)) => {
                 unavailable(error.to_string(), Effect::Unknown)
             }

@@ -31,17 +31,23 @@ pub(crate) struct Format {
     pub(crate) ready: bool,
     /// What the data was imported from, if it was.
     pub(crate) imported_from: Option<String>,
+    /// While `ready` is false: the member that this one takes the place of, because its log was
+    /// lost. It must never be heard of again.
+    pub(crate) replaces: Option<u64>,
 }
 
 impl Format {
     pub(crate) fn encode(&self) -> String {
         let mut text = format!(
-            "{MAGIC} {VERSION}\nbackend {}\ncluster-id {:016x}\nmember-id {:016x}\nstate {}\nimported-from {}\n",
+            "{MAGIC} {VERSION}\nbackend {}\ncluster-id {:016x}\nmember-id {:016x}\nstate {}\nimported-from {}\n{}",
             self.backend,
             self.cluster_id,
             self.member_id,
             if self.ready { "ready" } else { "starting" },
             self.imported_from.as_deref().unwrap_or("-"),
+            self.replaces
+                .map(|old| format!("replaces {old:016x}\n"))
+                .unwrap_or_default(),
         );
         let sum = crc32c::crc32c(text.as_bytes());
         // Writing to a String cannot fail.
@@ -86,6 +92,10 @@ impl Format {
             member_id: number("member-id")?,
             ready: field("state")? == "ready",
             imported_from: (imported_from != "-").then(|| imported_from.to_owned()),
+            replaces: match field("replaces") {
+                Ok(_) => Some(number("replaces")?),
+                Err(_) => None,
+            },
         })
     }
 
@@ -135,6 +145,7 @@ mod tests {
             member_id: 7,
             ready: true,
             imported_from: Some("/var/lib/rancher/k3s/server/db/state.db".to_owned()),
+            replaces: None,
         }
     }
 
@@ -145,6 +156,7 @@ mod tests {
             Format {
                 ready: false,
                 imported_from: None,
+                replaces: Some(0xbad),
                 ..sample()
             },
         ] {

@@ -9,6 +9,7 @@
 //!
 //! **Invariant:** this crate knows nothing about Kubernetes.
 
+mod aside;
 mod backend;
 pub mod client;
 mod engine;

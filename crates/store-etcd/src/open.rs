@@ -357,6 +357,7 @@ async fn claim(
                 member_id: begun.member_id.unwrap_or_else(random),
                 ready: false,
                 imported_from: None,
+                replaces: None,
             };
             sync_ancestors(disk, &config.dir).map_err(|error| io(&error))?;
             format

@@ -7,6 +7,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use prost::Message as _;
 use tokio::sync::oneshot;
 use trivet_wal::{MetaKind, Position, Wal};
 
+use crate::api::LogPosition;
 use crate::consensus::codec;
 use crate::consensus::{LogId, Membership, StoredMembership, TypeConfig, Vote};
 use crate::failure::Failure;
@@ -40,12 +42,22 @@ const REPLAY_BYTES_MAX: usize = 4 << 20;
 #[derive(Clone)]
 pub(crate) struct LogStore {
     wal: Wal,
+    dir: Arc<Path>,
     failure: Arc<Failure>,
 }
 
 impl LogStore {
-    pub(crate) fn new(wal: Wal, failure: Arc<Failure>) -> Self {
-        Self { wal, failure }
+    pub(crate) fn new(wal: Wal, dir: PathBuf, failure: Arc<Failure>) -> Self {
+        Self {
+            wal,
+            dir: dir.into(),
+            failure,
+        }
+    }
+
+    /// Where it lies.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(crate) fn size_bytes(&self) -> u64 {
@@ -83,6 +95,52 @@ impl LogStore {
     pub(crate) fn save_membership_now(&self, membership: &StoredMembership) -> io::Result<()> {
         self.save_membership(membership)?;
         self.checked(self.wal.flush())
+    }
+
+    /// The last entry that is gone because the state has it.
+    pub(crate) fn purged(&self) -> LogPosition {
+        let purged = self.wal.state().purged;
+        purged.map_or_else(LogPosition::default, |at| LogPosition {
+            term: at.term,
+            index: at.index,
+        })
+    }
+
+    /// Gives up entries that the state contradicts: `applied` is committed, so a log with another
+    /// entry in its place holds nothing from there on that ever counted, and before it nothing
+    /// that the state does not have (Raft's rule for snapshots).
+    pub(crate) async fn agree_with(&self, applied: LogPosition) -> io::Result<()> {
+        let state = self.wal.state();
+        let last = state.last.map_or(0, |last| last.index);
+        if applied.index <= self.purged().index || applied.index > last {
+            return Ok(());
+        }
+        let wal = self.wal.clone();
+        let at = tokio::task::spawn_blocking(move || wal.read(applied.index..applied.index + 1, 1))
+            .await
+            .map_err(io::Error::other)?;
+        let terms = self.checked(at)?;
+        if terms
+            .first()
+            .is_some_and(|entry| entry.term == applied.term)
+        {
+            return Ok(());
+        }
+        tracing::warn!(
+            index = applied.index,
+            "the log has entries that were never committed; they are given up"
+        );
+        let (done, wait) = self.completion();
+        let keep = state.purged.map(|purged| purged.index);
+        self.checked(self.wal.truncate_after(keep, done))?;
+        received(wait).await?;
+        let (done, wait) = self.completion();
+        let position = Position {
+            index: applied.index,
+            term: applied.term,
+        };
+        self.checked(self.wal.purge_up_to(position, done))?;
+        received(wait).await
     }
 
     /// Flushes everything and stops the writer. Blocks.

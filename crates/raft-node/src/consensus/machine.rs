@@ -6,12 +6,14 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::{AppliedBatch, LogPosition, StateMachine};
+use crate::consensus::fetch::Fetcher;
 use crate::consensus::log::LogStore;
 use crate::consensus::snapshot::SnapshotData;
 use crate::consensus::{
@@ -37,6 +39,12 @@ enum Job {
     Checkpoint {
         force: bool,
         done: oneshot::Sender<io::Result<()>>,
+    },
+    /// Put a snapshot of one of the members in `from`, or of any, in the place of the state.
+    Resync {
+        at_least: LogPosition,
+        from: Vec<u64>,
+        done: oneshot::Sender<io::Result<LogPosition>>,
     },
     Stop,
 }
@@ -80,20 +88,25 @@ impl MachineAdapter {
         membership: StoredMembership,
         log: LogStore,
         failure: Arc<Failure>,
+        fetcher: impl FnOnce(watch::Receiver<StoredMembership>) -> Fetcher,
     ) -> io::Result<(Self, MachineThread)> {
         let (jobs, queue) = mpsc::channel(QUEUE_ENTRIES_MAX);
-        let applied = from_position(machine.applied());
+        let delivered = machine.applied();
         let progress = Arc::new(watch::Sender::new(Progress {
-            applied,
+            applied: from_position(delivered),
             durable: machine.durable(),
         }));
         let membership = Arc::new(watch::Sender::new(membership));
+        let running = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let mut thread = Thread {
             machine,
             queue,
             progress: progress.clone(),
             membership: membership.clone(),
             log,
+            fetcher: fetcher(membership.subscribe()),
+            running: running.clone(),
+            delivered,
             since_checkpoint: 0,
             broken: None,
         };
@@ -109,7 +122,6 @@ impl MachineAdapter {
                     Err(_) => failure.set(&"the state machine panicked"),
                 }
             })?;
-        let running = Arc::default();
         Ok((
             Self {
                 jobs,
@@ -139,6 +151,25 @@ impl MachineAdapter {
     /// Offers the state machine a checkpoint, or asks for one.
     pub(crate) async fn checkpoint(&self, force: bool) -> io::Result<()> {
         self.ask(|done| Job::Checkpoint { force, done }).await
+    }
+
+    /// Puts a snapshot of another member, which reaches `at_least`, in the place of the state.
+    pub(crate) async fn resync(
+        &self,
+        at_least: LogPosition,
+        from: Vec<u64>,
+    ) -> io::Result<LogPosition> {
+        self.ask(|done| Job::Resync {
+            at_least,
+            from,
+            done,
+        })
+        .await
+    }
+
+    /// A snapshot to be sent to whoever asked for it.
+    pub(crate) async fn snapshot(&self) -> io::Result<Snapshot> {
+        self.ask(Job::Snapshot).await
     }
 
     /// Lets the thread end once it has done what waits.
@@ -266,6 +297,11 @@ struct Thread {
     progress: Arc<watch::Sender<Progress>>,
     membership: Arc<watch::Sender<StoredMembership>>,
     log: LogStore,
+    fetcher: Fetcher,
+    running: Arc<std::sync::atomic::AtomicBool>,
+    /// The last entry that came out of the log. After a resync the state is ahead of it, and the
+    /// entries it has already are left out.
+    delivered: LogPosition,
     since_checkpoint: u64,
     /// An apply failed; what follows must not be applied on top of it.
     broken: Option<String>,
@@ -292,6 +328,14 @@ impl Thread {
                 }
                 Job::Install(meta, snapshot, done) => {
                     let result = self.install(&meta, snapshot);
+                    let _ = done.send(result);
+                }
+                Job::Resync {
+                    at_least,
+                    from,
+                    done,
+                } => {
+                    let result = self.intact().and_then(|()| self.resync(at_least, &from));
                     let _ = done.send(result);
                 }
                 Job::Stop => return Ok(()),
@@ -333,24 +377,17 @@ impl Thread {
                 Vec::new()
             }
         };
-        let expected = commands.len();
+        let position = to_position(&log_id);
         let mut responses = Vec::new();
-        // Index 0 is the founding membership: "before everything" for the state machine.
-        if log_id.index > 0 {
-            responses = self.machine.apply(&AppliedBatch {
-                position: to_position(&log_id),
-                commands,
-            })?;
-            if responses.len() != expected {
-                let got = responses.len();
-                return Err(io::Error::other(format!(
-                    "{got} answers to {expected} commands"
-                )));
-            }
+        // Index 0 is the founding membership: "before everything" for the state machine. A state
+        // that was fetched may have the entry already: then there is no answer to its commands.
+        if log_id.index > self.machine.applied().index {
+            responses = self.execute(&AppliedBatch { position, commands })?;
         }
-        let durable = self.machine.durable();
+        self.delivered = position;
+        let durable = self.durable();
         self.progress.send_modify(|progress| {
-            progress.applied = Some(log_id);
+            progress.applied = progress.applied.max(Some(log_id));
             progress.durable = durable;
         });
         if let Some(responder) = responder {
@@ -361,6 +398,67 @@ impl Thread {
             self.offer_checkpoint(false)?;
         }
         Ok(())
+    }
+
+    /// Applies commands. Where the disk gives wrong data back for it, the state is fetched from
+    /// another member, and comes with the entry applied.
+    fn execute(&mut self, batch: &AppliedBatch) -> io::Result<Vec<Bytes>> {
+        match self.machine.apply(batch) {
+            Ok(responses) if responses.len() != batch.commands.len() => {
+                Err(io::Error::other(format!(
+                    "{} answers to {} commands",
+                    responses.len(),
+                    batch.commands.len()
+                )))
+            }
+            Err(error)
+                if error.kind() == io::ErrorKind::InvalidData && self.fetcher.has_peers() =>
+            {
+                tracing::error!(%error, "the state of this member is damaged; fetching another member's");
+                self.resync(batch.position, &[])?;
+                Ok(Vec::new())
+            }
+            applied => applied,
+        }
+    }
+
+    /// What may leave the log: nothing that has not come out of it yet.
+    fn durable(&self) -> LogPosition {
+        let durable = self.machine.durable();
+        if durable.index > self.delivered.index {
+            self.delivered
+        } else {
+            durable
+        }
+    }
+
+    fn resync(&mut self, at_least: LogPosition, from: &[u64]) -> io::Result<LogPosition> {
+        let at_least = at_least.max(self.machine.applied());
+        let (meta, spool) = self.fetcher.fetch_blocking(at_least, from)?;
+        let log_id = meta
+            .last_log_id
+            .ok_or_else(|| io::Error::other("the snapshot has no position"))?;
+        // As for every install: the membership first.
+        if self.membership.borrow().log_id() < meta.last_membership.log_id() {
+            self.log.save_membership_now(&meta.last_membership)?;
+            self.membership.send_replace(meta.last_membership);
+        }
+        let position = to_position(&log_id);
+        self.machine.install(position, &mut spool.chunks())?;
+        if !self.running.load(std::sync::atomic::Ordering::Acquire) {
+            // The library has not looked yet: this is what it finds.
+            self.delivered = position;
+        }
+        let durable = self.durable();
+        self.progress.send_modify(|progress| {
+            progress.applied = progress.applied.max(Some(log_id));
+            progress.durable = durable;
+        });
+        tracing::info!(
+            index = position.index,
+            "the state was replaced by another member's"
+        );
+        Ok(position)
     }
 
     fn offer_checkpoint(&mut self, force: bool) -> io::Result<()> {
@@ -376,7 +474,7 @@ impl Thread {
             self.broken = Some(format!("checkpoint: {error}"));
             return Err(error);
         }
-        let durable = self.machine.durable();
+        let durable = self.durable();
         self.progress.send_if_modified(|progress| {
             let moved = progress.durable != durable;
             progress.durable = durable;
@@ -421,7 +519,8 @@ impl Thread {
             }
         }
         self.membership.send_replace(meta.last_membership.clone());
-        let durable = self.machine.durable();
+        self.delivered = to_position(&log_id);
+        let durable = self.durable();
         self.progress.send_modify(|progress| {
             progress.applied = Some(log_id);
             progress.durable = durable;

@@ -4,6 +4,7 @@
 //! reaches the disk or the wire goes through [`codec`].
 
 pub(crate) mod codec;
+pub(crate) mod fetch;
 pub(crate) mod log;
 pub(crate) mod machine;
 pub(crate) mod network;

@@ -34,7 +34,7 @@ type Rpc<T> = Result<T, RPCError<C>>;
 const APPEND_QUEUE: usize = 4;
 
 /// Snapshot chunks read ahead of the wire.
-const CHUNK_QUEUE: usize = 4;
+pub(crate) const CHUNK_QUEUE: usize = 4;
 
 /// A snapshot that moves nothing for this long is given up.
 const SNAPSHOT_STALL: Duration = Duration::from_secs(30);
@@ -391,7 +391,7 @@ fn timeout(client: &PeerClient, timeout: Duration) -> RPCError<C> {
 
 /// Reads a snapshot on a blocking thread and frames it. The stream just ends when the source
 /// fails: without its end part the receiver refuses it.
-fn read_snapshot(
+pub(crate) fn read_snapshot(
     head: proto::SnapshotHead,
     mut source: Box<dyn crate::api::SnapshotSource>,
     send: &mpsc::Sender<proto::SnapshotChunk>,
@@ -517,6 +517,15 @@ mod tests {
             _: &PeerAddress,
             _: BoxStream<'static, proto::SnapshotChunk>,
         ) -> Result<proto::SnapshotResponse, CallError> {
+            not_sent()
+        }
+
+        async fn fetch(
+            &self,
+            _: &PeerAddress,
+            _: proto::FetchRequest,
+        ) -> Result<BoxStream<'static, Result<proto::SnapshotChunk, CallError>>, CallError>
+        {
             not_sent()
         }
 

@@ -11,6 +11,7 @@ use trivet_env::Env;
 use trivet_wal::{Wal, WalOptions};
 
 use crate::api::{AppliedBatch, LogPosition, SnapshotSource, StateMachine};
+use crate::consensus::fetch::Fetcher;
 use crate::consensus::log::LogStore;
 use crate::consensus::machine::MachineAdapter;
 use crate::consensus::{StoredMembership, TypeConfig};
@@ -70,12 +71,22 @@ impl StoreBuilder<TypeConfig, LogStore, MachineAdapter, TempDir> for Builder {
         let (wal, _) =
             Wal::open(env.disk, &dir.path().join("log"), WalOptions::new(7)).expect("a log");
         let failure = Arc::new(Failure::new(CancellationToken::new()));
-        let log = LogStore::new(wal, failure.clone());
+        let log = LogStore::new(wal, dir.path().join("log"), failure.clone());
         let (machine, _thread) = MachineAdapter::start(
             Box::<Nothing>::default(),
             StoredMembership::default(),
             log.clone(),
             failure,
+            |membership| Fetcher {
+                env: Env::real(),
+                dir: dir.path().to_owned(),
+                transport: crate::testing::nowhere(),
+                cluster_id: 1,
+                local: 1,
+                membership,
+                stop: CancellationToken::new(),
+                runtime: tokio::runtime::Handle::current(),
+            },
         )
         .expect("a thread");
         machine.set_running();

@@ -224,6 +224,23 @@ impl PeerTransport for GrpcTransport {
         }
     }
 
+    async fn fetch(
+        &self,
+        to: &PeerAddress,
+        request: proto::FetchRequest,
+    ) -> Result<BoxStream<'static, Result<proto::SnapshotChunk, CallError>>, CallError> {
+        let mut client = self.client(to).await?;
+        match client.fetch(request).await {
+            Ok(chunks) => {
+                let chunks = chunks.into_inner();
+                Ok(chunks
+                    .map_err(|status| CallError::Lost(describe(&status)))
+                    .boxed())
+            }
+            Err(status) => Err(self.failed(to, &status)),
+        }
+    }
+
     async fn serve(
         &self,
         service: Arc<dyn PeerService>,

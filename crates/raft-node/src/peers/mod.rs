@@ -81,6 +81,13 @@ pub(crate) trait PeerTransport: Send + Sync + 'static {
         chunks: BoxStream<'static, proto::SnapshotChunk>,
     ) -> Result<proto::SnapshotResponse, CallError>;
 
+    /// A snapshot of what a peer has. Dropping the stream ends it.
+    async fn fetch(
+        &self,
+        to: &PeerAddress,
+        request: proto::FetchRequest,
+    ) -> Result<BoxStream<'static, Result<proto::SnapshotChunk, CallError>>, CallError>;
+
     /// Listens. Returns once it does, with the future that serves until `stop`.
     async fn serve(
         &self,
@@ -106,4 +113,8 @@ pub(crate) trait PeerService: Send + Sync + 'static {
         &self,
         chunks: BoxStream<'static, Result<proto::SnapshotChunk, CallError>>,
     ) -> proto::SnapshotResponse;
+
+    /// See [`PeerTransport::fetch`].
+    async fn fetch(&self, request: proto::FetchRequest)
+    -> BoxStream<'static, proto::SnapshotChunk>;
 }

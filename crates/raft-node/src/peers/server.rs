@@ -65,6 +65,16 @@ impl Peer for Grpc {
             .map(|item| item.map_err(|status| CallError::Lost(status.to_string())));
         Ok(Response::new(self.0.snapshot(chunks.boxed()).await))
     }
+
+    type FetchStream = BoxStream<'static, Result<proto::SnapshotChunk, Status>>;
+
+    async fn fetch(
+        &self,
+        request: Request<proto::FetchRequest>,
+    ) -> Result<Response<Self::FetchStream>, Status> {
+        let chunks = self.0.fetch(request.into_inner()).await;
+        Ok(Response::new(chunks.map(Ok).boxed()))
+    }
 }
 
 /// Binds every address, then serves until `stop`.

@@ -5,6 +5,7 @@ mod basic;
 mod faults;
 mod founding;
 mod fuzz;
+mod healing;
 mod membership;
 mod power;
 mod tls;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ pub(crate) struct State {
 pub(crate) struct Memory {
     pub(crate) live: Arc<Mutex<State>>,
     pub(crate) saved: Arc<Mutex<State>>,
+    /// Whether this member's disk gives wrong data back when the command `rot` needs it.
+    pub(crate) rotten: Arc<AtomicBool>,
 }
 
 impl Memory {
@@ -85,6 +88,9 @@ impl StateMachine for Toy {
         state.applied = batch.position;
         let mut answers = Vec::new();
         for command in &batch.commands {
+            if &command[..] == b"rot" && self.memory.rotten.load(Ordering::Relaxed) {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a bit is wrong"));
+            }
             if &command[..] == b"panic" {
                 return Err(io::Error::other("told to fail"));
             }
@@ -123,6 +129,7 @@ impl StateMachine for Toy {
             installed: live.installed + 1,
         };
         *self.memory.saved.lock().expect("saved") = live.clone();
+        self.memory.rotten.store(false, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -137,6 +144,10 @@ impl LeaderQuery for Named {
             b"who" => Ok(Bytes::copy_from_slice(&self.0.to_le_bytes())),
             _ => Err("what?".into()),
         }
+    }
+
+    async fn answer_here(&self, question: Bytes) -> std::result::Result<Bytes, String> {
+        self.answer(question).await
     }
 }
 

@@ -142,7 +142,9 @@ impl From<&raft::Error> for Refusal {
             // The answer of a leader that went away: the write may have happened.
             raft::Error::Unknown(_) => Self::TimedOutLeaderFailed,
             raft::Error::Overloaded => Self::TooManyRequests,
-            raft::Error::Stopped | raft::Error::Storage(_) => Self::Stopped,
+            raft::Error::Stopped | raft::Error::Storage(_) | raft::Error::Damaged { .. } => {
+                Self::Stopped
+            }
             // The node's own rules for membership, in etcd's words.
             raft::Error::Refused(why) if why.contains("not enough started") => {
                 Self::NotEnoughStartedMembers

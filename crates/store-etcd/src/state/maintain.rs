@@ -65,6 +65,8 @@ pub(super) fn run(shared: &Arc<Shared>, jobs: &Receiver<Job>) {
         };
         match done {
             Ok(more) => busy = more,
+            // Nothing is written or moved until another state has come.
+            Err(_) if shared.read().failed_by_damage => busy = false,
             Err(error) => {
                 shared.fail(&error);
                 return;
@@ -145,7 +147,8 @@ impl Shared {
         }
         if relocation.is_none() {
             let from = segments.sparse();
-            if from.is_empty() {
+            // What is damaged is not moved, and what is beside it neither.
+            if from.is_empty() || !self.damage.is_empty() {
                 return Ok(false);
             }
             *relocation = Some(Relocation { from, cursor: None });
@@ -159,8 +162,15 @@ impl Shared {
             let new = segments.append(&value)?;
             segments.release(old);
             Ok(new)
-        })?;
+        });
         segments.flush()?;
+        let done = match done {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                *relocation = None;
+                return Ok(false);
+            }
+            done => done?,
+        };
         if done {
             *relocation = None;
         }

@@ -10,11 +10,12 @@ use trivet_mvcc::{Store, WatchLogLimits};
 use trivet_raft_node::LogPosition;
 
 use super::checkpoint::{self, Loaded};
+use super::damage::DamageLog;
 use super::leases::LeaseLog;
 use super::machine::Machine;
 use super::maintain::Work;
 use super::segments::{self, SegmentMark, Segments, damaged};
-use super::shared::{Inner, Shared};
+use super::shared::{Dirs, Inner, Shared};
 use super::side::Side;
 
 /// Sizes and intervals.
@@ -117,7 +118,14 @@ fn open_dir(config: StateConfig) -> io::Result<(Machine, Arc<Shared>)> {
         .max();
     let next_number = newest.map_or(1, |number| number + 1);
     let max_size = config.limits.segment_bytes;
-    let mut segments = Segments::new(Arc::clone(&disk), values_dir.clone(), next_number, max_size);
+    let damage = Arc::new(DamageLog::default());
+    let mut segments = Segments::new(
+        Arc::clone(&disk),
+        values_dir.clone(),
+        next_number,
+        max_size,
+        Arc::clone(&damage),
+    );
     let (store, side, applied, checkpoint_bytes) = match found.loaded {
         None => (
             Store::new(config.limits.watch_log),
@@ -151,9 +159,15 @@ fn open_dir(config: StateConfig) -> io::Result<(Machine, Arc<Shared>)> {
         bytes_since: 0,
         checkpoint_bytes,
         failed: None,
+        failed_by_damage: false,
     };
-    let dirs = (values_dir, checkpoints_dir);
-    let shared = Arc::new(Shared::new(disk, dirs, config.limits, inner, found.work));
+    let dirs = Dirs {
+        state: config.dir,
+        values: values_dir,
+        checkpoints: checkpoints_dir,
+    };
+    let shared = Shared::new(disk, dirs, config.limits, inner, found.work, damage);
+    let shared = Arc::new(shared);
     Ok((
         Machine::new(Arc::clone(&shared), config.background)?,
         shared,

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use trivet_env::{Disk, DiskFile, OpenMode};
 use trivet_mvcc::{Location, ReadValues, Values};
 
+use super::damage::DamageLog;
+
 pub(super) const MAGIC: [u8; 8] = *b"TRVTVALS";
 pub(super) const VERSION: u32 = 1;
 /// Magic, version, number, checksum.
@@ -47,6 +49,7 @@ pub(super) fn parse_name(name: &str) -> Option<u32> {
 pub(super) struct Table {
     dir: PathBuf,
     files: BTreeMap<u32, Arc<dyn DiskFile>>,
+    damage: Arc<DamageLog>,
 }
 
 impl Table {
@@ -63,10 +66,7 @@ impl Table {
 
     /// Checks a record that starts `record` and takes its value.
     fn value<'a>(&self, location: Location, record: &'a [u8]) -> io::Result<&'a [u8]> {
-        let damage = |what| {
-            let path = self.dir.join(file_name(location.segment));
-            Err(damaged(&path, u64::from(location.offset), what))
-        };
+        let damage = |what| Err(self.damaged(location.segment, location.offset.into(), what));
         let (header, value) = record.split_at(RECORD_HEADER as usize);
         let value = &value[..location.length as usize];
         if header[..4] != location.length.to_le_bytes() {
@@ -82,13 +82,18 @@ impl Table {
         self.file(location)?
             .read_exact_at(offset, buffer)
             .map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => damaged(
-                    &self.dir.join(file_name(location.segment)),
-                    offset,
-                    "the file ends early",
-                ),
+                io::ErrorKind::UnexpectedEof => {
+                    self.damaged(location.segment, offset, "the file ends early")
+                }
                 _ => error,
             })
+    }
+
+    /// Damage, noted.
+    fn damaged(&self, segment: u32, offset: u64, what: &str) -> io::Error {
+        let error = damaged(&self.dir.join(file_name(segment)), offset, what);
+        self.damage.note(&error);
+        error
     }
 }
 
@@ -180,12 +185,19 @@ pub(super) struct Segments {
 
 impl Segments {
     /// No segments yet; the first will have `next_number`.
-    pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, next_number: u32, max_size: u32) -> Self {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        next_number: u32,
+        max_size: u32,
+        damage: Arc<DamageLog>,
+    ) -> Self {
         Self {
             disk,
             table: Arc::new(Table {
                 dir,
                 files: BTreeMap::new(),
+                damage,
             }),
             usage: BTreeMap::new(),
             active: None,

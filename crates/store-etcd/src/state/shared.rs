@@ -17,6 +17,7 @@ use trivet_raft_node::LogPosition;
 use super::Limits;
 use super::alarm::Alarms;
 use super::auth::AuthTable;
+use super::damage::DamageLog;
 use super::export::Export;
 use super::leases::{LeaseChanges, LeaseLog};
 use super::maintain::{Relocation, Work};
@@ -83,6 +84,15 @@ pub(super) struct Inner {
     pub(super) checkpoint_bytes: u64,
     /// Why the state is of no use any more.
     pub(super) failed: Option<String>,
+    /// Whether another member's state can take its place.
+    pub(super) failed_by_damage: bool,
+}
+
+/// Where the files are.
+pub(super) struct Dirs {
+    pub(super) state: PathBuf,
+    pub(super) values: PathBuf,
+    pub(super) checkpoints: PathBuf,
 }
 
 impl Inner {
@@ -99,9 +109,13 @@ impl Inner {
 /// [`RaftNode::read_index`](trivet_raft_node) first.
 pub struct Shared {
     pub(super) disk: Arc<dyn Disk>,
+    pub(super) state_dir: PathBuf,
     pub(super) values_dir: PathBuf,
     pub(super) checkpoints_dir: PathBuf,
     pub(super) limits: Limits,
+    pub(super) damage: Arc<DamageLog>,
+    /// Whether the next install keeps what it replaces, for people to look at.
+    pub(super) keep_replaced: AtomicBool,
     inner: RwLock<Inner>,
     pub(super) durable: Mutex<LogPosition>,
     /// Held by whoever rewrites files: a checkpoint, the removal of old versions, an install.
@@ -124,16 +138,20 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     pub(super) fn new(
         disk: Arc<dyn Disk>,
-        (values_dir, checkpoints_dir): (PathBuf, PathBuf),
+        dirs: Dirs,
         limits: Limits,
         inner: Inner,
         work: Work,
+        damage: Arc<DamageLog>,
     ) -> Self {
         Self {
             disk,
-            values_dir,
-            checkpoints_dir,
+            state_dir: dirs.state,
+            values_dir: dirs.values,
+            checkpoints_dir: dirs.checkpoints,
             limits,
+            damage,
+            keep_replaced: AtomicBool::new(false),
             durable: Mutex::new(inner.applied),
             work: Mutex::new(work),
             revisions: watch::Sender::new(inner.store.revision()),
@@ -167,7 +185,26 @@ impl Shared {
     /// Nothing can be trusted from here on.
     pub(super) fn fail(&self, error: &io::Error) {
         tracing::error!(%error, "the state has failed");
-        self.write().failed.get_or_insert_with(|| error.to_string());
+        let mut inner = self.write();
+        if inner.failed.is_none() {
+            inner.failed = Some(error.to_string());
+            inner.failed_by_damage = error.kind() == io::ErrorKind::InvalidData;
+        }
+    }
+
+    /// Places on disk that were found damaged since the state was opened or replaced.
+    pub fn damage(&self) -> Vec<String> {
+        self.damage.list()
+    }
+
+    /// Changes with every damaged place that is found; 0 while there is none.
+    pub fn damage_notify(&self) -> watch::Receiver<u64> {
+        self.damage.follow()
+    }
+
+    /// Lets the next install keep the files it replaces.
+    pub fn keep_replaced(&self) {
+        self.keep_replaced.store(true, Ordering::Release);
     }
 
     /// Tells watchers what there is.

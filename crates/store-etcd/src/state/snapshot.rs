@@ -6,14 +6,19 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
+use trivet_env::Disk;
 use trivet_mvcc::{
     Index, IndexBuilder, LeaseInfo, LeaseTable, Location, Parts, ReadValues, Revision, Store,
     Values, Version, View,
 };
 use trivet_raft_node::{LogPosition, SnapshotSource};
+
+use crate::aside;
 
 use super::checkpoint::{
     self, Image, decode_leases, encode_leases, read_revisions, read_version, write_revisions,
@@ -23,8 +28,9 @@ use super::codec::DecodeError;
 use super::frame::{
     FrameError, KIND_END, KIND_HEAD, KIND_LEASES, KIND_RECORDS, take_frame, write_frame,
 };
+use super::maintain::Work;
 use super::open::remove_strays;
-use super::segments::{Segments, Table};
+use super::segments::{self, Segments, Table};
 use super::shared::Shared;
 use super::side::{Side, SideReader};
 use super::wire::{Reader, Writer};
@@ -218,7 +224,9 @@ impl Shared {
         let mut work = self.work();
         let next_number = {
             let inner = self.read();
-            inner.usable()?;
+            if !inner.failed_by_damage {
+                inner.usable()?;
+            }
             inner.segments.next_number()
         };
         let disk = Arc::clone(&self.disk);
@@ -227,6 +235,7 @@ impl Shared {
             self.values_dir.clone(),
             next_number,
             self.limits.segment_bytes,
+            Arc::clone(&self.damage),
         );
         let number = work.next_number;
         // A number is used once, whatever becomes of the file.
@@ -255,7 +264,7 @@ impl Shared {
                 self.write().segments.skip_numbers(unused.end);
                 for number in unused {
                     // The error to report is the first; what stays is removed at the next start.
-                    let path = self.values_dir.join(super::segments::file_name(number));
+                    let path = self.values_dir.join(segments::file_name(number));
                     drop(self.disk.remove_file(&path));
                 }
                 return Err(error);
@@ -269,6 +278,7 @@ impl Shared {
             inner.segments = segments;
             inner.applied = position;
             inner.relocation = None;
+            (inner.failed, inner.failed_by_damage) = (None, false);
             inner.checkpoint_bytes = size;
             (inner.commands_since, inner.bytes_since) = (0, 0);
             inner.lease_log.reset();
@@ -280,11 +290,65 @@ impl Shared {
         };
         *self.durable() = position;
         work.checkpoints.push((number, marks));
+        let keep = self.keep_replaced.swap(false, Ordering::AcqRel);
+        if keep || !self.damage.is_empty() {
+            self.set_replaced_aside(&mut work, &needed)?;
+        }
+        self.damage.clear();
         self.prune(&mut work, 1)?;
         remove_strays(&*self.disk, &self.values_dir, &needed)?;
         self.publish(revision, cursor, &side);
         Ok(())
     }
+}
+
+impl Shared {
+    /// Moves everything but the newest checkpoint and its segments out of the way, for people to
+    /// look at. With enough of that there already, it is removed like any other state that was
+    /// replaced.
+    fn set_replaced_aside(&self, work: &mut Work, needed: &BTreeSet<u32>) -> io::Result<()> {
+        let Some(aside) = aside::name(&*self.disk, &self.state_dir)? else {
+            tracing::warn!(
+                dir = %self.state_dir.display(),
+                "so many damaged copies of the state are kept already that this one is removed"
+            );
+            return Ok(());
+        };
+        let newest = work.checkpoints.split_off(work.checkpoints.len() - 1);
+        let old = std::mem::replace(&mut work.checkpoints, newest);
+        let old = old.iter().map(|(number, _)| checkpoint::file_name(*number));
+        let values = self
+            .disk
+            .read_dir(&self.values_dir)?
+            .into_iter()
+            .filter(|name| {
+                segments::parse_name(name).is_some_and(|number| !needed.contains(&number))
+            });
+        // Checkpoints first: one that came back would miss its segments.
+        move_all(
+            &*self.disk,
+            &self.checkpoints_dir,
+            &aside.join("checkpoints"),
+            old,
+        )?;
+        move_all(&*self.disk, &self.values_dir, &aside.join("values"), values)?;
+        tracing::warn!(dir = %aside.display(), "the state that was replaced is kept");
+        Ok(())
+    }
+}
+
+fn move_all(
+    disk: &dyn Disk,
+    from: &Path,
+    to: &Path,
+    names: impl Iterator<Item = String>,
+) -> io::Result<()> {
+    disk.create_dir_all(to)?;
+    for name in names {
+        disk.rename(&from.join(&name), &to.join(&name))?;
+    }
+    disk.sync_dir(to)?;
+    disk.sync_dir(from)
 }
 
 fn read_stream(
