@@ -5,56 +5,75 @@
 //! one run says anything on a shared machine.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // its output is its purpose
 
+mod kv;
+mod life;
 mod load;
 mod peer;
 mod report;
 mod rows;
+mod session;
+mod streams;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 
 use peer::{Peer, PeerKind};
-use report::Table;
-use rows::Row;
-
-/// What has to be known to read the figures.
-const TRANSPORTS: &str = "clients speak plaintext on loopback to both; between members ours use \
-    mutual TLS (there is no other mode), etcd plaintext";
+use session::{Plan, Session};
 
 #[derive(Parser)]
 #[command(about = "Our store beside a genuine etcd: three processes each, alternating runs")]
 struct Options {
-    /// The example program that runs one member of our store.
+    /// The program that runs one member of our store: its example, or `trivet` (with
+    /// --standalone).
     #[arg(long)]
     store: PathBuf,
-    /// The genuine etcd.
-    #[arg(long, default_value = "etcd")]
-    etcd: PathBuf,
+    /// The store is run as `trivet etcd` with etcd's flags: plaintext between members on both
+    /// sides.
+    #[arg(long)]
+    standalone: bool,
+    /// The genuine etcd [default: the newer one of PATH and TRIVET_ETCD_DIR].
+    #[arg(long)]
+    etcd: Option<PathBuf>,
     /// Directory for data; on the disk that is to be measured.
     #[arg(long)]
     scratch: PathBuf,
-    /// Seconds for each measurement.
-    #[arg(long, default_value_t = 3.0)]
-    seconds: f64,
-    /// Rounds; the median over them is shown.
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Only rows whose name contains this text.
+    /// Seconds for each measurement [default: 3; with --quick 0.4].
     #[arg(long)]
-    only: Option<String>,
-    /// Keys that are loaded first.
-    #[arg(long, default_value_t = 100_000)]
-    keys: u64,
+    seconds: Option<f64>,
+    /// Rounds; the median over them is shown [default: 3; with --quick 1].
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Only rows whose name contains one of these texts, separated by commas; a text with a `$`
+    /// at its end must be the end of the name.
+    #[arg(long, alias = "only", value_delimiter = ',')]
+    rows: Vec<String>,
+    /// Keys that are loaded first [default: 100000; with --quick 2000].
+    #[arg(long)]
+    keys: Option<u64>,
+    /// A short run that only shows that every row works.
+    #[arg(long)]
+    quick: bool,
+    /// Also with a million keys of 1 KiB: memory, snapshot and restart. Takes minutes more.
+    #[arg(long)]
+    large: bool,
     /// Leave out the genuine etcd.
     #[arg(long)]
     alone: bool,
-    /// Also write the table as JSON.
+    /// Form of the result on standard output; the progress goes to standard error with json.
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Also write the result as JSON to this file.
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Table,
+    Json,
 }
 
 fn main() -> ExitCode {
@@ -79,73 +98,52 @@ fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> Result<()> {
-    let mut peers = vec![Peer::start(PeerKind::Ours, &options.store, &options.scratch).await?];
+    let kind = if options.standalone {
+        PeerKind::Standalone
+    } else {
+        PeerKind::Example
+    };
+    let mut peers = vec![Peer::start(kind, &options.store, &options.scratch).await?];
+    let say = |text: &str| match options.output {
+        Output::Table => println!("{text}"),
+        Output::Json => eprintln!("{text}"),
+    };
     if !options.alone {
-        let etcd = Peer::start(PeerKind::Etcd, &options.etcd, &options.scratch)
-            .await
-            .context("is etcd installed? (--alone leaves it out)")?;
-        peers.push(etcd);
+        let etcd = options.etcd.clone().unwrap_or_else(peer::newest_etcd);
+        let version = peer::version(&etcd)
+            .with_context(|| format!("{} cannot be run (--alone leaves it out)", etcd.display()))?;
+        let (major, minor, patch) = version;
+        say(&format!("etcd {major}.{minor}.{patch}"));
+        peers.push(Peer::start(PeerKind::Etcd, &etcd, &options.scratch).await?);
     }
-    println!("{TRANSPORTS}");
-    for peer in &mut peers {
-        let loaded = load::fill(peer, options.keys).await?;
-        println!(
-            "{}: {} keys of 1 KiB in {:.1} s; RSS per member {} MiB",
-            peer.name(),
-            options.keys,
-            loaded.as_secs_f64(),
-            peer.resident_mib()
-                .iter()
-                .map(u64::to_string)
-                .collect::<Vec<_>>()
-                .join(", ")
-        );
+    say(if options.standalone {
+        "plaintext on loopback everywhere"
+    } else {
+        "clients speak plaintext on loopback to both; between members ours use mutual TLS, etcd \
+         plaintext"
+    });
+    let plan = Plan {
+        seconds: options
+            .seconds
+            .unwrap_or(if options.quick { 0.4 } else { 3.0 }),
+        rounds: options.rounds.unwrap_or(if options.quick { 1 } else { 3 }),
+        keys: options
+            .keys
+            .unwrap_or(if options.quick { 2000 } else { 100_000 }),
+        quick: options.quick,
+        large: options.large,
+        rows: options.rows.clone(),
+    };
+    let table = Session::new(peers, plan, &say).run().await?;
+    if options.output == Output::Table {
+        table.print();
+    } else {
+        println!("{}", serde_json::to_string_pretty(&table.json())?);
     }
-    let resident: Vec<u64> = peers
-        .iter()
-        .map(|peer| peer.resident_mib().into_iter().max().unwrap_or(0))
-        .collect();
-
-    let rows: Vec<Row> = rows::all()
-        .into_iter()
-        .filter(|row| {
-            options
-                .only
-                .as_ref()
-                .is_none_or(|text| row.name().contains(text.as_str()))
-        })
-        .collect();
-    let length = Duration::from_secs_f64(options.seconds);
-    let mut table = Table::new(peers.iter().map(|peer| peer.name().to_owned()).collect());
-    for round in 0..options.rounds {
-        for row in &rows {
-            // Who goes first changes, so that neither always meets the other's leftovers.
-            let mut order: Vec<usize> = (0..peers.len()).collect();
-            if round % 2 == 1 {
-                order.reverse();
-            }
-            for index in order {
-                let result = row.measure(&peers[index], length, options.keys).await;
-                let result =
-                    result.with_context(|| format!("{} on {}", row.name(), peers[index].name()))?;
-                println!(
-                    "round {}  {:<28} {:<8} {:>9.0} /s  p50 {:>8.2} ms  p99 {:>8.2} ms  {:>7.1} us CPU/op",
-                    round + 1,
-                    row.name(),
-                    peers[index].name(),
-                    result.per_second,
-                    result.p50_ms,
-                    result.p99_ms,
-                    result.cpu_us
-                );
-                table.add(row.name(), index, result);
-            }
-        }
-    }
-    table.set_resident_mib(resident);
-    table.print();
     if let Some(path) = &options.json {
         std::fs::write(path, serde_json::to_string_pretty(&table.json())?)?;
     }
+    let insane = table.insane();
+    anyhow::ensure!(insane.is_empty(), "no sane figures in: {insane:?}");
     Ok(())
 }

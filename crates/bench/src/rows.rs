@@ -1,56 +1,65 @@
-//! What is measured.
+//! What is measured round after round, on both sides in turn.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use trivet_store_etcd::proto::etcdserverpb::watch_request::RequestUnion;
-use trivet_store_etcd::proto::etcdserverpb::{
-    PutRequest, RangeRequest, WatchCreateRequest, WatchRequest,
-};
+use anyhow::Result;
 
-use crate::load::{self, Measured};
+use crate::load::Measured;
 use crate::peer::Peer;
+use crate::{kv, streams};
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Row {
-    /// Puts of 1 KiB over existing keys.
-    Put { clients: usize },
-    /// One key.
+    /// Puts over existing keys.
+    Put { clients: usize, bytes: usize },
+    /// One key of 1 KiB.
     Point { clients: usize, serializable: bool },
     /// 500 keys of 1 KiB.
     Range { clients: usize, serializable: bool },
+    /// Kubernetes: a put if the key does not exist.
+    Create { clients: usize },
+    /// Kubernetes: a put if the key was not modified since it was read.
+    Update { clients: usize },
+    /// Kubernetes: a deletion if the key was not modified since it was read.
+    Delete { clients: usize },
+    /// Nine linearizable reads to one write.
+    Mixed { clients: usize },
     /// One writer; every watcher sees every write. An operation is one delivered event.
     Watch { watchers: usize },
+    /// Leases, each renewed every ten seconds. An operation is one renewal.
+    Leases { count: u64 },
 }
 
-/// Every row.
-pub(crate) fn all() -> Vec<Row> {
-    vec![
-        Row::Put { clients: 1 },
-        Row::Put { clients: 100 },
-        Row::Put { clients: 1000 },
-        Row::Point {
-            clients: 100,
-            serializable: false,
-        },
-        Row::Point {
-            clients: 100,
-            serializable: true,
-        },
-        Row::Range {
-            clients: 10,
-            serializable: false,
-        },
-        Row::Range {
-            clients: 10,
-            serializable: true,
-        },
+/// The rows in their order; `quick` leaves the large ones out.
+pub(crate) fn all(quick: bool) -> Vec<Row> {
+    let puts = |bytes| [1, 16, 100, 1000].map(|clients| Row::Put { clients, bytes });
+    let reads = [false, true].into_iter();
+    let mut rows = Vec::new();
+    rows.extend(puts(256));
+    rows.extend(puts(1024));
+    rows.extend(reads.clone().map(|serializable| Row::Point {
+        clients: 100,
+        serializable,
+    }));
+    rows.extend(reads.map(|serializable| Row::Range {
+        clients: 10,
+        serializable,
+    }));
+    rows.extend([
+        Row::Create { clients: 100 },
+        Row::Update { clients: 100 },
+        Row::Delete { clients: 100 },
+        Row::Mixed { clients: 100 },
         Row::Watch { watchers: 1000 },
-    ]
+        Row::Watch { watchers: 10_000 },
+        Row::Leases { count: 5000 },
+    ]);
+    if quick {
+        rows.retain(|row| !matches!(row, Row::Watch { watchers: 10_000 } | Row::Leases { .. }));
+        rows.push(Row::Leases { count: 500 });
+    }
+    rows
 }
 
 impl Row {
@@ -63,170 +72,49 @@ impl Row {
             }
         };
         match self {
-            Self::Put { clients } => format!("put 1 KiB x{clients}"),
+            Self::Put { clients, bytes } if *bytes < 1024 => format!("put {bytes} B x{clients}"),
+            Self::Put { clients, bytes } => format!("put {} KiB x{clients}", bytes / 1024),
             Self::Point {
                 clients,
                 serializable,
-            } => {
-                format!("get {} x{clients}", kind(*serializable))
-            }
+            } => format!("get {} x{clients}", kind(*serializable)),
             Self::Range {
                 clients,
                 serializable,
-            } => {
-                format!("range 500 {} x{clients}", kind(*serializable))
-            }
+            } => format!("range 500 {} x{clients}", kind(*serializable)),
+            Self::Create { clients } => format!("txn create x{clients}"),
+            Self::Update { clients } => format!("txn update x{clients}"),
+            Self::Delete { clients } => format!("txn delete x{clients}"),
+            Self::Mixed { clients } => format!("mixed 90/10 x{clients}"),
             Self::Watch { watchers } => format!("watch fan-out x{watchers}"),
+            Self::Leases { count } => format!("leases renewed x{count}"),
         }
     }
 
+    /// `round` makes the keys of a measurement its own; `keys` is how many are loaded.
     pub(crate) async fn measure(
         &self,
         peer: &Peer,
         length: Duration,
         keys: u64,
+        round: usize,
     ) -> Result<Measured> {
         match *self {
-            Self::Put { clients } => {
-                load::run(peer, clients, length, move |client, number| async move {
-                    let put = PutRequest {
-                        key: load::key(number.wrapping_mul(7919) % keys).into(),
-                        value: load::value(number).into(),
-                        ..PutRequest::default()
-                    };
-                    client.kv().put(put).await?;
-                    Ok(())
-                })
-                .await
-            }
+            Self::Put { clients, bytes } => kv::put(peer, clients, length, keys, bytes).await,
             Self::Point {
                 clients,
                 serializable,
-            } => {
-                load::run(peer, clients, length, move |client, number| async move {
-                    let request = RangeRequest {
-                        key: load::key(number.wrapping_mul(7919) % keys).into(),
-                        serializable,
-                        ..RangeRequest::default()
-                    };
-                    let found = client.kv().range(request).await?.into_inner();
-                    if found.kvs.len() != 1 {
-                        bail!("a key that was loaded is missing");
-                    }
-                    Ok(())
-                })
-                .await
-            }
+            } => kv::point(peer, clients, length, keys, serializable).await,
             Self::Range {
                 clients,
                 serializable,
-            } => {
-                load::run(peer, clients, length, move |client, number| async move {
-                    let group = number.wrapping_mul(31) % (keys / 500).max(1);
-                    let request = RangeRequest {
-                        key: format!("bench/{group:05}/").into(),
-                        range_end: format!("bench/{group:05}0").into(),
-                        serializable,
-                        ..RangeRequest::default()
-                    };
-                    let found = client.kv().range(request).await?.into_inner();
-                    if found.kvs.len() as u64 != keys.min(500) {
-                        bail!("expected 500 keys, found {}", found.kvs.len());
-                    }
-                    Ok(())
-                })
-                .await
-            }
-            Self::Watch { watchers } => watch(peer, watchers, length).await,
+            } => kv::range(peer, clients, length, keys, serializable).await,
+            Self::Create { clients } => kv::create(peer, clients, length, round).await,
+            Self::Update { clients } => kv::update(peer, clients, length, round).await,
+            Self::Delete { clients } => kv::delete(peer, clients, length, round).await,
+            Self::Mixed { clients } => kv::mixed(peer, clients, length, keys).await,
+            Self::Watch { watchers } => streams::watch(peer, watchers, length).await,
+            Self::Leases { count } => streams::leases(peer, count, length).await,
         }
     }
-}
-
-/// A writer writes one key after another; each of `watchers` watches reports when it saw each
-/// write. The next write starts when every watcher has seen the last one.
-async fn watch(peer: &Peer, watchers: usize, length: Duration) -> Result<Measured> {
-    const STREAMS: usize = 24;
-    let connections = peer.connect(STREAMS).await?;
-    let (seen, mut arrivals) = mpsc::channel::<(u64, Instant)>(4096);
-    let prefix = Arc::new(format!("watched/{}/", std::process::id()));
-    let mut readers = Vec::new();
-    let mut keep_open = Vec::new();
-    for (place, client) in connections.iter().enumerate() {
-        let count = watchers / STREAMS + usize::from(place < watchers % STREAMS);
-        let (requests, receiver) = mpsc::channel(count + 1);
-        for _ in 0..count {
-            let create = WatchCreateRequest {
-                key: prefix.as_bytes().to_vec().into(),
-                range_end: format!("watched/{}0", std::process::id()).into(),
-                ..WatchCreateRequest::default()
-            };
-            let request = WatchRequest {
-                request_union: Some(RequestUnion::CreateRequest(create)),
-            };
-            requests.send(request).await?;
-        }
-        let mut stream = client
-            .watch()
-            .watch(ReceiverStream::new(receiver))
-            .await?
-            .into_inner();
-        for _ in 0..count {
-            let created = stream.message().await?.context("the watch stream ended")?;
-            if !created.created || created.canceled {
-                bail!("a watch was not created: {}", created.cancel_reason);
-            }
-        }
-        keep_open.push(requests);
-        let seen = seen.clone();
-        readers.push(tokio::spawn(async move {
-            while let Ok(Some(response)) = stream.message().await {
-                for event in &response.events {
-                    let number = event
-                        .kv
-                        .as_ref()
-                        .and_then(|kv| std::str::from_utf8(&kv.value).ok()?.parse::<u64>().ok());
-                    if let Some(number) = number
-                        && seen.send((number, Instant::now())).await.is_err()
-                    {
-                        return;
-                    }
-                }
-            }
-        }));
-    }
-    let writer = connections[0].clone();
-    let cpu_before = peer.cpu_time();
-    let start = Instant::now();
-    let mut latencies = Vec::new();
-    let mut number = 0u64;
-    while start.elapsed() < length {
-        number += 1;
-        let put = PutRequest {
-            key: format!("{prefix}key").into(),
-            value: number.to_string().into(),
-            ..PutRequest::default()
-        };
-        let began = Instant::now();
-        writer.kv().put(put).await?;
-        for _ in 0..watchers {
-            let arrival = tokio::time::timeout(Duration::from_secs(20), arrivals.recv());
-            let (seen, at) = arrival
-                .await
-                .context("an event is missing")?
-                .context("all watches ended")?;
-            if seen != number {
-                bail!("saw write {seen} while waiting for {number}: lost or doubled");
-            }
-            latencies.push(at.saturating_duration_since(began));
-        }
-    }
-    let measured = load::summary(
-        latencies,
-        start.elapsed(),
-        peer.cpu_time().saturating_sub(cpu_before),
-    );
-    for reader in readers {
-        reader.abort();
-    }
-    Ok(measured)
 }
