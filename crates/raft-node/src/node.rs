@@ -231,6 +231,15 @@ impl RaftNode {
         }
     }
 
+    /// How many entries this member knows to be committed and has not applied yet. Cheap.
+    pub fn apply_backlog(&self) -> u64 {
+        let metrics = self.shared.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: &Option<crate::consensus::LogId>| id.map_or(0, |id| id.index);
+        let committed = index(&metrics.cluster_committed).max(index(&metrics.local_committed));
+        committed.saturating_sub(index(&metrics.last_applied))
+    }
+
     /// Who leads; changes wake the receiver.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.shared.leadership.subscribe()

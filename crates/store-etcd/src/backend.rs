@@ -13,8 +13,9 @@ use trivet_datastore::{
 use trivet_pki::ALPN_HTTP;
 use trivet_raft_node::PeerSecurity;
 
+use crate::config::{ClientListener, PeerSettings, StoreConfig};
 use crate::founding::split_urls;
-use crate::open::{ClientListener, PeerSettings, StoreConfig, open};
+use crate::open::open;
 use crate::probe;
 use crate::tls;
 
@@ -27,6 +28,9 @@ pub const DIR: &str = "trivet";
 /// Interval of progress notifications, as K3s sets it.
 pub const DEFAULT_WATCH_PROGRESS: Duration = Duration::from_secs(5);
 
+/// Bytes that the store of a control plane may take on disk: the largest that etcd recommends.
+pub const DEFAULT_QUOTA_BYTES: i64 = 8 << 30;
+
 /// The embedded etcd.
 #[derive(Debug, Clone)]
 pub struct EtcdBackend {
@@ -35,6 +39,9 @@ pub struct EtcdBackend {
     pub plaintext_listen: Vec<SocketAddr>,
     /// Interval of progress notifications on watches that ask for them.
     pub watch_progress: Duration,
+    /// Bytes that the state may take on disk, as in [`StoreConfig::quota_bytes`]. The alarm of a
+    /// full store ends by itself here: nobody watches the store of a control plane.
+    pub quota_bytes: i64,
 }
 
 impl Default for EtcdBackend {
@@ -42,6 +49,7 @@ impl Default for EtcdBackend {
         Self {
             plaintext_listen: Vec::new(),
             watch_progress: DEFAULT_WATCH_PROGRESS,
+            quota_bytes: DEFAULT_QUOTA_BYTES,
         }
     }
 }
@@ -63,6 +71,8 @@ impl Backend for EtcdBackend {
     async fn open(&self, config: BackendConfig) -> Result<Arc<dyn Datastore>> {
         let mut store = StoreConfig::single(config.env, config.db_dir.join(DIR));
         store.watch_progress = self.watch_progress;
+        store.quota_bytes = self.quota_bytes;
+        store.alarm_clears_itself = true;
         if let Some(cluster) = config.cluster {
             apply(&mut store, cluster).await?;
         }

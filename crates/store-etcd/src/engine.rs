@@ -16,9 +16,9 @@ use trivet_env::Env;
 use trivet_mvcc::TxnResult;
 use trivet_raft_node::{self as raft, Leadership, PeerRole, RaftNode};
 
+use crate::config::StrictReconfig;
 use crate::failure::Failure;
-use crate::limits::{DRAIN_TIMEOUT, MAX_REQUEST_BYTES, Timing};
-use crate::open::StrictReconfig;
+use crate::limits::{Bounds, DRAIN_TIMEOUT, MAX_APPLY_GAP, Timing};
 use crate::proto::etcdserverpb::ResponseHeader;
 use crate::service::wire;
 use crate::state::{Alarms, Command, CommandError, Outcome, Response, Shared};
@@ -34,6 +34,7 @@ pub(crate) struct Engine {
     pub(crate) node: Arc<RaftNode>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) timing: Timing,
+    pub(crate) bounds: Bounds,
     pub(crate) cluster_id: u64,
     pub(crate) member_id: u64,
     /// Announces the end.
@@ -64,6 +65,7 @@ pub(crate) struct Parts {
     pub(crate) shared: Arc<Shared>,
     pub(crate) timing: Timing,
     pub(crate) rules: MemberRules,
+    pub(crate) bounds: Bounds,
 }
 
 impl Engine {
@@ -74,6 +76,7 @@ impl Engine {
             shared,
             timing,
             rules,
+            bounds,
         } = parts;
         let status = node.status();
         Arc::new(Self {
@@ -89,6 +92,7 @@ impl Engine {
             shared,
             timing,
             rules,
+            bounds,
         })
     }
 
@@ -98,10 +102,15 @@ impl Engine {
         if matches!(command.inner(), Command::LeaseRevoke { id } if id.0 == 0) {
             return Err(Failure::Refused(trivet_mvcc::Error::LeaseNotFound));
         }
+        if self.node.apply_backlog() > MAX_APPLY_GAP {
+            return Err(Failure::Behind);
+        }
+        self.check_quota(command.inner()).await?;
         let encoded = command.encode();
-        if encoded.len() > MAX_REQUEST_BYTES {
+        if encoded.len() > self.bounds.request_bytes {
             return Err(Failure::TooLarge {
                 size_bytes: encoded.len(),
+                limit_bytes: self.bounds.request_bytes,
             });
         }
         let answer = self
@@ -195,6 +204,16 @@ impl Engine {
     /// A positive number that is as good as unique.
     fn random_lease_id(&self) -> LeaseId {
         LeaseId(((self.env.rng.next_u64() >> 1) as i64).max(1))
+    }
+
+    /// Gives back the space on disk that nothing of this member's state refers to.
+    pub(crate) async fn defragment(&self) -> Result<(), Failure> {
+        let shared = Arc::clone(&self.shared);
+        match tokio::task::spawn_blocking(move || shared.defragment()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Failure::Damaged(error.to_string())),
+            Err(error) => Err(Failure::Damaged(format!("defragmenting stopped: {error}"))),
+        }
     }
 
     /// Waits until everything acknowledged anywhere before the call is applied here.

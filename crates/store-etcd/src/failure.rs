@@ -8,7 +8,6 @@ use trivet_datastore::{Effect, Error};
 use trivet_mvcc as mvcc;
 use trivet_raft_node as raft;
 
-use crate::limits::MAX_REQUEST_BYTES;
 use crate::service::Refusal;
 use crate::state::{Alarm, ReadError};
 
@@ -36,11 +35,16 @@ pub(crate) enum Failure {
     #[error("permission denied")]
     Denied(Bytes),
     /// The encoded command is larger than the log takes.
-    #[error("the request has {size_bytes} bytes, the limit is {MAX_REQUEST_BYTES}")]
+    #[error("the request has {size_bytes} bytes, the limit is {limit_bytes}")]
     TooLarge {
         /// Size of the command.
         size_bytes: usize,
+        /// The limit.
+        limit_bytes: usize,
     },
+    /// Too much is committed and not yet applied; nothing was proposed.
+    #[error("too many requests")]
+    Behind,
     /// Stored or replicated data does not read back.
     #[error("{0}")]
     Damaged(String),
@@ -67,6 +71,7 @@ impl From<&Failure> for Refusal {
             Failure::Raft(error) => Self::from(error),
             Failure::TimedOut { .. } => Self::TimedOut,
             Failure::Refused(error) => Self::from(error),
+            Failure::Behind => Self::TooManyRequests,
             Failure::Alarm(Alarm::NoSpace) => Self::NoSpace,
             Failure::Denied(_) => Self::PermissionDenied,
             Failure::TooLarge { .. } => Self::RequestTooLarge,
@@ -127,9 +132,13 @@ impl From<Failure> for Error {
                 Effect::None,
             ),
             Failure::Denied(_) => Self::Invalid("permission denied".to_owned()),
-            Failure::TooLarge { size_bytes } => Self::TooLarge {
+            Failure::Behind => unavailable("too many requests".to_owned(), Effect::None),
+            Failure::TooLarge {
+                size_bytes,
+                limit_bytes,
+            } => Self::TooLarge {
                 size_bytes: size_bytes as u64,
-                limit_bytes: MAX_REQUEST_BYTES as u64,
+                limit_bytes: limit_bytes as u64,
             },
         }
     }

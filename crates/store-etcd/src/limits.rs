@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
-/// Largest replicated command. A longer request is refused with `request is too large`.
+/// Largest replicated command, unless set otherwise. A longer request is refused with `request
+/// is too large`.
 pub const MAX_REQUEST_BYTES: usize = 1_572_864;
 
-/// What a gRPC message may have beyond [`MAX_REQUEST_BYTES`] before it is refused unread.
+/// The most that the limit of a request can be set to: several such commands fit into what the
+/// log takes at once.
+pub const MAX_REQUEST_BYTES_MAX: usize = 16 << 20;
+
+/// What a gRPC message may have beyond the limit of a request before it is refused unread.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 
-/// Largest number of comparisons, or of operations per branch, in a transaction.
+/// Largest number of comparisons, or of operations per branch, in a transaction, unless set
+/// otherwise.
 pub const MAX_TXN_OPS: usize = 128;
 
 /// Longest time to live of a lease, in seconds.
@@ -20,8 +26,11 @@ pub const MAX_LEARNERS: usize = 1;
 /// A learner may vote once it holds this share (in percent) of the leader's log.
 pub const LEARNER_READY_PERCENT: u64 = 90;
 
-/// Size of a watch response from which it is cut into fragments, where the client asked for it.
-pub const WATCH_FRAGMENT_BYTES: usize = MAX_REQUEST_BYTES + GRPC_OVERHEAD_BYTES;
+/// Bytes that the state of a member may take on disk, unless set otherwise.
+pub const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
+
+/// Entries that may be committed and not yet applied before nothing more is proposed.
+pub(crate) const MAX_APPLY_GAP: u64 = 5000;
 
 /// Watches on one stream. etcd has no such limit; it keeps one client from using up the memory.
 pub const MAX_WATCHES_PER_STREAM: usize = 100_000;
@@ -46,6 +55,27 @@ pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long open connections may take to finish when the store shuts down.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Sizes as they were set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) request_bytes: usize,
+    pub(crate) txn_ops: usize,
+    /// Bytes of the state on disk; `None` for no limit.
+    pub(crate) quota_bytes: Option<u64>,
+}
+
+impl Bounds {
+    /// Largest gRPC message that is read.
+    pub(crate) fn message_bytes(&self) -> usize {
+        self.request_bytes + GRPC_OVERHEAD_BYTES
+    }
+
+    /// Size of a watch response from which it is cut into fragments, where the client asked.
+    pub(crate) fn fragment_bytes(&self) -> usize {
+        self.message_bytes()
+    }
+}
 
 /// Timing that follows from the election timeout, as in etcd.
 #[derive(Debug, Clone, Copy)]

@@ -1,16 +1,17 @@
 //! Opening a member: its directory, its node, its listeners.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use trivet_datastore::{Effect, Error, Result};
-use trivet_env::{Disk, DiskLock, Env};
+use trivet_env::{Disk, DiskLock};
 use trivet_raft_node::{self as raft, NodeConfig, Peer, PeerSecurity, RaftNode, StartMode};
 
 use crate::backend::NAME;
+use crate::config::{ClientListener, Manner, Serves, StoreConfig};
 use crate::engine::{Engine, MemberRules, Parts};
 use crate::failure::Failure;
 use crate::format::{self, Format};
@@ -18,6 +19,7 @@ use crate::founding::{self, Start, join_urls};
 use crate::http::Plain;
 use crate::lease::{LeaseKeeper, expire};
 use crate::limits::Timing;
+use crate::quota;
 use crate::service::{Front, Gate, Listener};
 use crate::state::{self, StateConfig};
 use crate::store::EtcdStore;
@@ -34,141 +36,6 @@ const LOCK_FILE: &str = "LOCK";
 /// How often a member tries to tell the cluster its own name and addresses.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(500);
 
-/// Everything a member needs to know. Prepared TLS settings instead of files: see
-/// [`EtcdBackend`](crate::EtcdBackend) for those.
-#[derive(Clone)]
-pub struct StoreConfig {
-    /// The world.
-    pub env: Env,
-    /// The store's own directory; created when missing.
-    pub dir: PathBuf,
-    /// Name of the member, for people.
-    pub member_name: String,
-    /// How peers are reached; `None` for a store that is to stay alone.
-    pub peers: Option<PeerSettings>,
-    /// Where etcd clients are served; may be empty.
-    pub clients: Vec<ClientListener>,
-    /// Where clients reach this member, as told to others; may be empty.
-    pub client_urls: Vec<String>,
-    /// HTTP for health and metrics, for which nobody needs a certificate of a client.
-    pub metrics_listen: Vec<ClientListener>,
-    /// Allows listening without TLS on other than loopback addresses. For those only who were
-    /// told that everybody who reaches the port has the data, and wanted it that way.
-    pub plaintext_anywhere: bool,
-    /// What is checked before a member is added or removed on behalf of an etcd client.
-    pub strict_reconfig: Option<StrictReconfig>,
-    /// Whose rules the member follows where etcd's differ from those of an embedded store.
-    pub manner: Manner,
-    /// Go on with the data here as the only member, dropping all others from the membership.
-    pub force_new_cluster: bool,
-    /// Interval between heartbeats of a leader.
-    pub heartbeat: Duration,
-    /// A follower that hears nothing for this long (up to twice as long) stands for election.
-    pub election_timeout: Duration,
-    /// Interval of progress notifications on watches that ask for them.
-    pub watch_progress: Duration,
-    /// What to do when there is no data yet.
-    pub start: Start,
-}
-
-/// Checks before a change of members: enough of them must have started, and this one must have
-/// been in contact with enough of them for a while.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StrictReconfig {
-    /// For how long, without a break.
-    pub connected: Duration,
-}
-
-impl Default for StrictReconfig {
-    /// As etcd does.
-    fn default() -> Self {
-        Self {
-            connected: Duration::from_secs(5),
-        }
-    }
-}
-
-/// How a member enters the stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
-    /// It serves at once, with or without a quorum, and its name and addresses are those in its
-    /// settings.
-    Embedded,
-    /// It serves clients once the cluster knows its name and client URLs, for which it takes a
-    /// quorum; its peer URLs are what the membership says.
-    Standalone,
-}
-
-/// How peers reach this member, and it them.
-#[derive(Clone)]
-pub struct PeerSettings {
-    /// Addresses to listen on.
-    pub listen: Vec<SocketAddr>,
-    /// `https://host:port` for the others; several have commas between them.
-    pub url: String,
-    /// TLS, or none.
-    pub security: PeerSecurity,
-}
-
-/// An address that etcd clients connect to.
-#[derive(Clone)]
-pub struct ClientListener {
-    /// Where; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// TLS; `None` is allowed on loopback addresses only, unless
-    /// [`StoreConfig::plaintext_anywhere`] is set.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// What it serves. Listeners for metrics serve those only.
-    pub serves: Serves,
-}
-
-/// What an address for clients serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Serves {
-    /// gRPC and plain HTTP.
-    #[default]
-    All,
-    /// gRPC, where HTTP has addresses of its own.
-    Grpc,
-    /// Plain HTTP.
-    Http,
-}
-
-impl ClientListener {
-    /// Serves everything at an address.
-    pub fn new(address: SocketAddr, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
-        Self {
-            address,
-            tls,
-            serves: Serves::All,
-        }
-    }
-}
-
-impl StoreConfig {
-    /// A store in this process only: one member, nothing listening, founded when `dir` is
-    /// empty.
-    pub fn single(env: Env, dir: PathBuf) -> Self {
-        Self {
-            env,
-            dir,
-            member_name: "single".to_owned(),
-            peers: None,
-            clients: Vec::new(),
-            client_urls: Vec::new(),
-            metrics_listen: Vec::new(),
-            plaintext_anywhere: false,
-            strict_reconfig: Some(StrictReconfig::default()),
-            manner: Manner::Embedded,
-            force_new_cluster: false,
-            heartbeat: Duration::from_millis(100),
-            election_timeout: Duration::from_secs(1),
-            watch_progress: crate::DEFAULT_WATCH_PROGRESS,
-            start: Start::Found,
-        }
-    }
-}
-
 /// Opens a store: founds, joins or resumes, as [`StoreConfig::start`] says, and serves.
 ///
 /// Errors: `Invalid` when the settings or the directory's data do not allow it, or another
@@ -181,6 +48,7 @@ pub async fn open(config: StoreConfig) -> Result<Arc<EtcdStore>> {
 
 /// [`open`], on the simulated network of a test bench if there is one.
 pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Result<Arc<EtcdStore>> {
+    let bounds = config.bounds()?;
     let listeners = bind(&config).await?;
     let timing = Timing::new(config.election_timeout, config.watch_progress);
     let (format, start, lock) = claim(&config, bench).await?;
@@ -260,6 +128,7 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
                 .as_ref()
                 .is_some_and(|peers| !matches!(peers.security, PeerSecurity::Mutual { .. })),
         },
+        bounds,
     });
     let ready = Format {
         ready: true,
@@ -272,6 +141,12 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
             .map_err(|error| io(&error))?;
     }
     engine.tasks.spawn(expire(engine.clone(), keeper));
+    engine
+        .tasks
+        .spawn(quota::guard(engine.clone(), config.alarm_clears_itself));
+    if let Some(compaction) = config.auto_compaction {
+        engine.tasks.spawn(compaction.run(engine.clone()));
+    }
     engine.tasks.spawn(follow_node(engine.clone()));
     let addresses = listeners.addresses().map_err(|error| io(&error))?;
     serve_metrics(&engine, listeners.metrics);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use trivet_datastore::{LeaseId, Result};
 use trivet_mvcc::{Txn, TxnResult};
 
-use crate::open::{StoreConfig, open_on};
+use crate::config::StoreConfig;
+use crate::open::open_on;
 use crate::state::Limits;
 use crate::store::EtcdStore;
 

@@ -12,7 +12,7 @@ use trivet_pki::{
 
 use trivet_raft_node::PeerSecurity;
 
-use crate::open::PeerSettings;
+use crate::config::PeerSettings;
 
 const ALPN_GRPC: &[&[u8]] = &[b"h2"];
 

@@ -5,7 +5,6 @@ use trivet_datastore::{KeyValue, LeaseId, Revision, WatchEvent};
 use trivet_mvcc as mvcc;
 
 use super::status::Refusal;
-use crate::limits::MAX_TXN_OPS;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::mvccpb;
 
@@ -92,17 +91,16 @@ pub(crate) fn delete_op(request: pb::DeleteRangeRequest) -> Result<mvcc::DeleteR
     })
 }
 
-/// Converts and checks a transaction; conflicts between its steps are for
+/// Converts and checks a transaction, in etcd's order: a nested one may have as many operations
+/// as its parent's longest list leaves of `max_ops`. Conflicts between its steps are for
 /// [`mvcc::Txn::validate`].
-pub(crate) fn txn(request: pb::TxnRequest) -> Result<mvcc::Txn, Refusal> {
+pub(crate) fn txn(request: pb::TxnRequest, max_ops: usize) -> Result<mvcc::Txn, Refusal> {
     let longest = request
         .compare
         .len()
         .max(request.success.len())
         .max(request.failure.len());
-    if longest > MAX_TXN_OPS {
-        return Err(Refusal::TooManyOps);
-    }
+    let left = max_ops.checked_sub(longest).ok_or(Refusal::TooManyOps)?;
     Ok(mvcc::Txn {
         compare: request
             .compare
@@ -112,23 +110,23 @@ pub(crate) fn txn(request: pb::TxnRequest) -> Result<mvcc::Txn, Refusal> {
         success: request
             .success
             .into_iter()
-            .map(op)
+            .map(|request| op(request, left))
             .collect::<Result<_, _>>()?,
         failure: request
             .failure
             .into_iter()
-            .map(op)
+            .map(|request| op(request, left))
             .collect::<Result<_, _>>()?,
     })
 }
 
-fn op(request: pb::RequestOp) -> Result<mvcc::Op, Refusal> {
+fn op(request: pb::RequestOp, max_ops: usize) -> Result<mvcc::Op, Refusal> {
     use pb::request_op::Request;
     match request.request {
         Some(Request::RequestRange(request)) => range_op(request).map(mvcc::Op::Range),
         Some(Request::RequestPut(request)) => put_op(request).map(mvcc::Op::Put),
         Some(Request::RequestDeleteRange(request)) => delete_op(request).map(mvcc::Op::DeleteRange),
-        Some(Request::RequestTxn(request)) => txn(request).map(mvcc::Op::Txn),
+        Some(Request::RequestTxn(request)) => txn(request, max_ops).map(mvcc::Op::Txn),
         // etcd's own answer, odd as it is.
         None => Err(Refusal::KeyNotFound),
     }

@@ -16,7 +16,7 @@ use super::status::Refusal;
 use super::{ClusterService, KvService, LeaseService, MaintenanceService, WatchService};
 use crate::engine::Engine;
 use crate::http as plain;
-use crate::limits::{GRPC_OVERHEAD_BYTES, MAX_REQUEST_BYTES};
+use crate::limits::Bounds;
 use crate::proto::etcdserverpb::{
     cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
     maintenance_server::MaintenanceServer, watch_server::WatchServer,
@@ -38,24 +38,23 @@ struct Services {
     maintenance: MaintenanceServer<MaintenanceService>,
 }
 
-const RECEIVE_LIMIT_BYTES: usize = MAX_REQUEST_BYTES + GRPC_OVERHEAD_BYTES;
-
 impl Front {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
+        let receive_bytes = engine.bounds.message_bytes();
         Self(Arc::new(Services {
             kv: KvServer::new(KvService::new(engine.clone()))
-                .max_decoding_message_size(RECEIVE_LIMIT_BYTES)
+                .max_decoding_message_size(receive_bytes)
                 .max_encoding_message_size(usize::MAX),
             watch: WatchServer::new(WatchService::new(engine.clone()))
-                .max_decoding_message_size(RECEIVE_LIMIT_BYTES)
+                .max_decoding_message_size(receive_bytes)
                 .max_encoding_message_size(usize::MAX),
             lease: LeaseServer::new(LeaseService::new(engine.clone()))
-                .max_decoding_message_size(RECEIVE_LIMIT_BYTES)
+                .max_decoding_message_size(receive_bytes)
                 .max_encoding_message_size(usize::MAX),
             cluster: ClusterServer::new(ClusterService::new(engine.clone()))
-                .max_decoding_message_size(RECEIVE_LIMIT_BYTES),
+                .max_decoding_message_size(receive_bytes),
             maintenance: MaintenanceServer::new(MaintenanceService::new(engine.clone()))
-                .max_decoding_message_size(RECEIVE_LIMIT_BYTES),
+                .max_decoding_message_size(receive_bytes),
             engine,
         }))
     }
@@ -86,7 +85,7 @@ impl Services {
             _ => return refuse(&Status::unimplemented(format!("unknown service {service}"))),
         };
         let Ok(response) = answered;
-        corrected(response, service, method)
+        corrected(response, service, method, self.engine.bounds)
     }
 
     /// What is refused before any service sees it.
@@ -139,7 +138,7 @@ fn refuse(status: &Status) -> Response {
 }
 
 /// Rewords what the gRPC framework says itself: etcd's clients know grpc-go's texts.
-fn corrected(mut response: Response, service: &str, method: &str) -> Response {
+fn corrected(mut response: Response, service: &str, method: &str, bounds: Bounds) -> Response {
     // A response that failed before its first message carries its status in the headers.
     let Some(status) = response.headers().get(Status::GRPC_STATUS) else {
         return response;
@@ -150,7 +149,7 @@ fn corrected(mut response: Response, service: &str, method: &str) -> Response {
             Status::unimplemented(format!("unknown method {method} for service {service}"))
         }
         Code::OutOfRange => {
-            match Status::from_header_map(response.headers()).and_then(|s| oversized(&s)) {
+            match Status::from_header_map(response.headers()).and_then(|s| oversized(&s, bounds)) {
                 Some(status) => status,
                 None => return response,
             }
@@ -166,12 +165,13 @@ fn corrected(mut response: Response, service: &str, method: &str) -> Response {
 }
 
 /// grpc-go's status for a message beyond the receive limit, if this is tonic's.
-pub(super) fn oversized(status: &Status) -> Option<Status> {
+pub(super) fn oversized(status: &Status, bounds: Bounds) -> Option<Status> {
     let sizes = status
         .message()
         .strip_prefix("Error, decoded message length too large: found ")?;
     let size = sizes.split(' ').next()?;
     Some(Status::resource_exhausted(format!(
-        "grpc: received message larger than max ({size} vs. {RECEIVE_LIMIT_BYTES})"
+        "grpc: received message larger than max ({size} vs. {})",
+        bounds.message_bytes()
     )))
 }

@@ -10,7 +10,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::front::{Front, Request, Response, is_grpc};
-use crate::open::Serves;
+use crate::config::Serves;
 
 /// The front, or a part of it. Clones share it.
 #[derive(Clone)]

@@ -10,7 +10,6 @@ use super::convert;
 use super::status::Refusal;
 use crate::engine::{Engine, unexpected};
 use crate::failure::Failure;
-use crate::limits::MAX_TXN_OPS;
 use crate::proto::etcdserverpb as pb;
 use crate::state;
 
@@ -99,8 +98,9 @@ impl pb::kv_server::Kv for KvService {
             .iter()
             .chain(&request.failure)
             .all(is_serializable_range);
-        let txn = convert::txn(request)?;
-        txn.validate(MAX_TXN_OPS).map_err(Failure::from)?;
+        let max_ops = self.engine.bounds.txn_ops;
+        let txn = convert::txn(request, max_ops)?;
+        txn.validate(max_ops).map_err(Failure::from)?;
         let result = if txn.is_read_only() {
             if !serializable {
                 self.engine.barrier().await?;

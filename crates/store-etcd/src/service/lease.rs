@@ -144,7 +144,7 @@ async fn keep_alive(
         let request = match inbound.message().await {
             Ok(Some(request)) => request,
             Ok(None) => return Ok(()),
-            Err(status) => return Err(oversized(&status).unwrap_or(status)),
+            Err(status) => return Err(oversized(&status, engine.bounds).unwrap_or(status)),
         };
         let id = LeaseId(request.id);
         // The header is that of the time before the renewal.

@@ -21,7 +21,7 @@ use super::convert;
 use super::front::oversized;
 use super::status::Refusal;
 use crate::engine::Engine;
-use crate::limits::{MAX_WATCHES_PER_STREAM, WATCH_FRAGMENT_BYTES};
+use crate::limits::MAX_WATCHES_PER_STREAM;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::mvccpb;
 use crate::state::{WatchError, WatchOp, Watcher};
@@ -87,7 +87,7 @@ impl<'a> WatchStream<'a> {
                 request = self.inbound.message() => match request {
                     Ok(Some(request)) => self.request(request).await,
                     Ok(None) => return Ok(()),
-                    Err(status) => return Err(oversized(&status).unwrap_or(status)),
+                    Err(status) => return Err(oversized(&status, self.engine.bounds).unwrap_or(status)),
                 },
                 Some(turn) = self.waiting.next() => self.turn(turn).await,
                 _ = progress.tick() => self.tick().await,
@@ -296,10 +296,11 @@ impl<'a> WatchStream<'a> {
             events: batch.events.into_iter().map(convert::event).collect(),
             ..Default::default()
         };
-        if !fragment || response.events.len() < 2 || response.encoded_len() < WATCH_FRAGMENT_BYTES {
+        let limit = self.engine.bounds.fragment_bytes();
+        if !fragment || response.events.len() < 2 || response.encoded_len() < limit {
             return self.send(response).await;
         }
-        let mut pieces = cut(std::mem::take(&mut response.events))
+        let mut pieces = cut(std::mem::take(&mut response.events), limit)
             .into_iter()
             .peekable();
         while let Some(events) = pieces.next() {
@@ -407,14 +408,14 @@ impl<'a> WatchStream<'a> {
 }
 
 /// Cuts events into pieces below the limit, each with one event at least.
-fn cut(events: Vec<mvccpb::Event>) -> Vec<Vec<mvccpb::Event>> {
+fn cut(events: Vec<mvccpb::Event>, limit: usize) -> Vec<Vec<mvccpb::Event>> {
     let mut pieces = vec![Vec::new()];
     let mut size = 0;
     for event in events {
         // Tag and length take at most 6 bytes for events of a size that fits in a message.
         let event_size = event.encoded_len() + 6;
         let last = pieces.len() - 1;
-        if size + event_size > WATCH_FRAGMENT_BYTES && !pieces[last].is_empty() {
+        if size + event_size > limit && !pieces[last].is_empty() {
             pieces.push(vec![event]);
             size = event_size;
         } else {
@@ -438,7 +439,7 @@ mod tests {
             }),
             ..Default::default()
         };
-        let pieces = cut((0..10).map(event).collect());
+        let pieces = cut((0..10).map(event).collect(), 2 << 20);
         assert_eq!(
             pieces.iter().map(Vec::len).collect::<Vec<_>>(),
             [3, 3, 3, 1]

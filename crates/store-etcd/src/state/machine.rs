@@ -120,6 +120,7 @@ impl StateMachine for Machine {
         };
         let (revision, cursor) = (inner.store.revision(), inner.lease_log.cursor());
         let side = inner.side.clone();
+        self.shared.note_size(&inner);
         drop(inner);
         self.shared.publish(revision, cursor, &side);
         if compacts {

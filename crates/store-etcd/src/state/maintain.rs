@@ -61,7 +61,12 @@ pub(super) fn run(shared: &Arc<Shared>, jobs: &Receiver<Job>) {
         };
         let done = match job {
             Some(Job::Checkpoint) => shared.write_checkpoint().map(|()| true),
-            Some(Job::Maintain) | None => shared.maintain(),
+            Some(Job::Maintain) | None => shared.maintain().and_then(|more| {
+                if !more {
+                    shared.reclaim()?;
+                }
+                Ok(more)
+            }),
         };
         match done {
             Ok(more) => busy = more,
@@ -78,11 +83,17 @@ pub(super) fn run(shared: &Arc<Shared>, jobs: &Receiver<Job>) {
 impl Shared {
     /// Writes a checkpoint of the state as it is now, unless there is one already.
     pub(super) fn write_checkpoint(&self) -> io::Result<()> {
+        self.checkpoint(false)
+    }
+
+    /// Writes a checkpoint; `again` also where there is one of this state whose values lie
+    /// elsewhere.
+    fn checkpoint(&self, again: bool) -> io::Result<()> {
         let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
         let (image, unsynced) = {
             let mut inner = self.write();
             inner.usable()?;
-            if inner.applied == *self.durable() {
+            if !again && inner.applied == *self.durable() {
                 return Ok(());
             }
             inner.segments.flush()?;
@@ -97,7 +108,11 @@ impl Shared {
         }
         let size = checkpoint::write(&*self.disk, &self.checkpoints_dir, work.next_number, &image)?;
         *self.durable() = image.position;
-        self.write().checkpoint_bytes = size;
+        {
+            let mut inner = self.write();
+            inner.checkpoint_bytes = size;
+            self.note_size(&inner);
+        }
         let number = work.next_number;
         work.checkpoints.push((number, image.segments));
         work.next_number += 1;
@@ -121,12 +136,68 @@ impl Shared {
         let Some(&last) = needed.last() else {
             return Ok(());
         };
-        let unused = self.write().segments.forget_unused(last, &needed);
+        let unused = {
+            let mut inner = self.write();
+            let unused = inner.segments.forget_unused(last, &needed);
+            self.note_size(&inner);
+            unused
+        };
         for number in unused {
             self.disk
                 .remove_file(&self.values_dir.join(segments::file_name(number)))?;
         }
         Ok(())
+    }
+
+    /// Gives back every byte that nothing refers to: removes all that was compacted, rewrites
+    /// all segments with something to gain, and writes checkpoints until no kept one needs the
+    /// old files. In small steps: readers and the log go on. Blocks for as long as that takes.
+    pub fn defragment(&self) -> io::Result<()> {
+        let _one_at_a_time = self
+            .defragmenting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let run = || -> io::Result<()> {
+            self.maintain_to_the_end()?;
+            {
+                let _work = self.work();
+                let mut inner = self.write();
+                inner.usable()?;
+                inner.segments.seal_wasteful()?;
+                let from = inner.segments.wasteful();
+                if !from.is_empty() {
+                    inner.relocation = Some(Relocation { from, cursor: None });
+                }
+            }
+            self.maintain_to_the_end()?;
+            self.let_go(1)
+        };
+        run().inspect_err(|error| self.fail(error))
+    }
+
+    fn maintain_to_the_end(&self) -> io::Result<()> {
+        while self.maintain()? {
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Writes checkpoints until the segments in which nothing is in use are gone, if they make
+    /// up so many bytes.
+    fn let_go(&self, worth_bytes: u64) -> io::Result<()> {
+        for _ in 0..KEPT {
+            if self.read().segments.dead_bytes() < worth_bytes {
+                break;
+            }
+            self.checkpoint(true)?;
+        }
+        Ok(())
+    }
+
+    /// What it takes for space to be given back before checkpoints come to it by themselves.
+    pub(super) fn reclaim(&self) -> io::Result<()> {
+        let total_bytes = self.read().size().total_bytes;
+        self.let_go((total_bytes / 8).max(self.limits.segment_bytes.into()))
     }
 
     /// One bounded step of removing what was compacted, or of rewriting sparse segments.
@@ -174,6 +245,7 @@ impl Shared {
         if done {
             *relocation = None;
         }
+        self.note_size(&inner);
         Ok(true)
     }
 }

@@ -155,6 +155,12 @@ struct Usage {
     live: u64,
 }
 
+impl Usage {
+    fn is_wasteful(self) -> bool {
+        self.size > HEADER && self.live * 10 <= u64::from(self.size - HEADER) * 9
+    }
+}
+
 /// A segment as a checkpoint records it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SegmentMark {
@@ -353,6 +359,34 @@ impl Segments {
             })
             .map(|(&number, _)| number)
             .collect()
+    }
+
+    /// Full segments of which a tenth or more is not in use, but not all.
+    pub(super) fn wasteful(&self) -> BTreeSet<u32> {
+        self.usage
+            .iter()
+            .filter(|(number, usage)| {
+                Some(**number) != self.active && usage.live > 0 && usage.is_wasteful()
+            })
+            .map(|(&number, _)| number)
+            .collect()
+    }
+
+    /// Takes the active segment for full if it is wasteful.
+    pub(super) fn seal_wasteful(&mut self) -> io::Result<()> {
+        match self.active {
+            Some(number) if self.usage[&number].is_wasteful() => self.roll(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes of full segments in which nothing is in use.
+    pub(super) fn dead_bytes(&self) -> u64 {
+        self.usage
+            .iter()
+            .filter(|(number, usage)| Some(**number) != self.active && usage.live == 0)
+            .map(|(_, usage)| u64::from(usage.size))
+            .sum()
     }
 
     /// Lets go of segments up to `last` that hold nothing in use and are not in `keep`;

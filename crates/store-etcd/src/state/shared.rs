@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
@@ -96,6 +96,15 @@ pub(super) struct Dirs {
 }
 
 impl Inner {
+    pub(super) fn size(&self) -> StateSize {
+        let (total, in_use) = self.segments.size_bytes();
+        StateSize {
+            total_bytes: total + self.checkpoint_bytes,
+            in_use_bytes: in_use + self.checkpoint_bytes,
+            keys: self.store.view().index.len() as u64,
+        }
+    }
+
     pub(super) fn usable(&self) -> io::Result<()> {
         self.failed
             .as_ref()
@@ -120,10 +129,14 @@ pub struct Shared {
     pub(super) durable: Mutex<LogPosition>,
     /// Held by whoever rewrites files: a checkpoint, the removal of old versions, an install.
     pub(super) work: Mutex<Work>,
+    /// Held while everything is tidied up; one at a time is enough.
+    pub(super) defragmenting: Mutex<()>,
     pub(super) revisions: watch::Sender<Revision>,
     pub(super) lease_cursor: watch::Sender<u64>,
     alarms: watch::Sender<Arc<Alarms>>,
     auth: watch::Sender<Arc<AuthTable>>,
+    /// [`StateSize::total_bytes`], for those who ask before every write.
+    total_bytes: AtomicU64,
     pub(super) closed: AtomicBool,
 }
 
@@ -144,7 +157,9 @@ impl Shared {
         work: Work,
         damage: Arc<DamageLog>,
     ) -> Self {
+        let total_bytes = AtomicU64::new(inner.size().total_bytes);
         Self {
+            total_bytes,
             disk,
             state_dir: dirs.state,
             values_dir: dirs.values,
@@ -154,6 +169,7 @@ impl Shared {
             keep_replaced: AtomicBool::new(false),
             durable: Mutex::new(inner.applied),
             work: Mutex::new(work),
+            defragmenting: Mutex::new(()),
             revisions: watch::Sender::new(inner.store.revision()),
             lease_cursor: watch::Sender::new(inner.lease_log.cursor()),
             alarms: watch::Sender::new(Arc::clone(&inner.side.alarms)),
@@ -241,13 +257,18 @@ impl Shared {
 
     /// How large the state is.
     pub fn size(&self) -> StateSize {
-        let inner = self.read();
-        let (total, in_use) = inner.segments.size_bytes();
-        StateSize {
-            total_bytes: total + inner.checkpoint_bytes,
-            in_use_bytes: in_use + inner.checkpoint_bytes,
-            keys: inner.store.view().index.len() as u64,
-        }
+        self.read().size()
+    }
+
+    /// [`StateSize::total_bytes`], without waiting for the entry that is being applied.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Call when files have grown or gone.
+    pub(super) fn note_size(&self, inner: &Inner) {
+        let bytes = inner.size().total_bytes;
+        self.total_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Reads a range. The lock is held for finding keys, not for reading values.
@@ -372,6 +393,13 @@ impl Shared {
         self.closed.store(true, Ordering::Release);
         // Watches wait for revisions only; this one is no news but wakes them.
         self.revisions.send_modify(|_| {});
+    }
+
+    /// The whole state, to be read without the lock.
+    pub(super) fn view(&self) -> Result<View, ReadError> {
+        let inner = self.read();
+        inner.usable()?;
+        Ok(inner.store.view().clone())
     }
 
     /// The part of the state that a range needs, to be read without the lock.

@@ -282,6 +282,7 @@ impl Shared {
             inner.checkpoint_bytes = size;
             (inner.commands_since, inner.bytes_since) = (0, 0);
             inner.lease_log.reset();
+            self.note_size(&inner);
             (
                 inner.store.revision(),
                 inner.lease_log.cursor(),

@@ -9,5 +9,6 @@ mod etcdctl;
 mod hostile;
 mod kv;
 mod lease;
+mod limits;
 mod support;
 mod watch;
