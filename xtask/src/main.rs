@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod ci;
 mod demo;
+mod diff_etcd;
 mod gen_schema;
 mod matrix;
 mod tidy;
@@ -30,6 +31,8 @@ enum Command {
     TestMatrix(matrix::Options),
     /// What CI runs: the quick matrix.
     Ci,
+    /// Send the same operations to our store and to a genuine etcd, and compare every answer.
+    DiffEtcd(diff_etcd::Options),
     /// Generate the field tables of the Kubernetes API from registry packages.
     GenSchema(gen_schema::Options),
     /// Check the project's own rules (file lengths, stray output, documents in step).
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::TestMatrix(options) => matrix::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Ci => ci::run(),
+        Command::DiffEtcd(options) => diff_etcd::run(&options),
         Command::GenSchema(options) => gen_schema::run(&options),
         Command::Tidy => tidy::run(),
     };

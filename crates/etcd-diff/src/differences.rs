@@ -39,6 +39,10 @@ pub enum Treatment {
 pub enum Excuse {
     UnknownSortOrder,
     DecodingText,
+    AlarmHeader,
+    MalformedMethod,
+    HashAtCompaction,
+    OversizedCount,
 }
 
 /// What older servers are spared.
@@ -48,6 +52,7 @@ pub enum Spare {
     UnknownSortTarget,
     UnknownSortOrderInTxn,
     NegativeWatchStart,
+    BadMemberUpdate,
 }
 
 /// Differences in what watches deliver.
@@ -56,6 +61,7 @@ pub enum Spare {
 pub enum WatchQuirk {
     TombstoneLost,
     ProgressAlways,
+    PreviousAtCompaction,
 }
 
 /// All of them.
@@ -95,6 +101,42 @@ pub const TABLE: &[Difference] = &[
         reason: "older releases answer a progress request on a stream that has no watch, or one that waits for the future",
         gone_since: &[[3, 4, 25], [3, 5, 8], [3, 6, 0]],
         treatment: Treatment::Watch(WatchQuirk::ProgressAlways),
+    },
+    Difference {
+        name: "no header in alarms",
+        reason: "older releases forget it",
+        gone_since: &[[3, 6, 0]],
+        treatment: Treatment::Excuse(Excuse::AlarmHeader),
+    },
+    Difference {
+        name: "code for a method without a service",
+        reason: "the gRPC library of older releases said ResourceExhausted, later ones Unimplemented",
+        gone_since: &[[3, 6, 0]],
+        treatment: Treatment::Excuse(Excuse::MalformedMethod),
+    },
+    Difference {
+        name: "no hash of the compacted revision",
+        reason: "older releases refuse it although it can be read",
+        gone_since: &[[3, 6, 0]],
+        treatment: Treatment::Excuse(Excuse::HashAtCompaction),
+    },
+    Difference {
+        name: "previous pair at the compacted revision",
+        reason: "it is garbage by then; we still show it as long as it is there, since Kubernetes cannot do without",
+        gone_since: &[],
+        treatment: Treatment::Watch(WatchQuirk::PreviousAtCompaction),
+    },
+    Difference {
+        name: "size of a message with chosen ids",
+        reason: "the ids of leases that a server chose take more or fewer bytes",
+        gone_since: &[],
+        treatment: Treatment::Excuse(Excuse::OversizedCount),
+    },
+    Difference {
+        name: "unchecked peer URLs in a member update",
+        reason: "etcd takes any text, and other members end with a panic when they read it; we refuse it",
+        gone_since: &[],
+        treatment: Treatment::Spare(Spare::BadMemberUpdate),
     },
     Difference {
         name: "text about malformed messages",
@@ -167,6 +209,7 @@ impl Known {
             unknown_sort_target: spared(Spare::UnknownSortTarget),
             unknown_sort_order_in_txn: spared(Spare::UnknownSortOrderInTxn),
             negative_watch_start: spared(Spare::NegativeWatchStart),
+            bad_member_update: spared(Spare::BadMemberUpdate),
         }
     }
 }
@@ -196,6 +239,35 @@ impl Excuse {
                     && theirs
                         .refusal()
                         .is_none_or(|(code, _)| code == Code::OutOfRange)
+            }
+            (Self::AlarmHeader, Op::Alarm(_)) => {
+                let (Answer::Alarm(ours), Answer::Alarm(theirs)) = (ours, theirs) else {
+                    return false;
+                };
+                theirs.header.is_none() && ours.header.is_some() && ours.alarms == theirs.alarms
+            }
+            (Self::MalformedMethod, Op::Raw(..)) => ours.refusal().is_some_and(|(code, text)| {
+                text.starts_with("malformed method name")
+                    && code == Code::Unimplemented
+                    && theirs.refusal() == Some((Code::ResourceExhausted, text))
+            }),
+            (Self::HashAtCompaction, Op::HashKv(revision)) => {
+                let compacted = "etcdserver: mvcc: required revision has been compacted";
+                matches!(ours, Answer::HashKv(hash) if hash.compact_revision == *revision)
+                    && theirs.refusal() == Some((Code::OutOfRange, compacted))
+            }
+            (Self::OversizedCount, Op::Txn(_) | Op::Put(_)) => {
+                let larger = |answer: &Answer| {
+                    answer.refusal().is_some_and(|(code, text)| {
+                        code == Code::ResourceExhausted
+                            && text.starts_with("grpc: received message larger than max (2")
+                            && text.ends_with(" vs. 2097152)")
+                    })
+                };
+                let chosen = crate::names::CHOSEN.to_string();
+                larger(ours)
+                    && larger(theirs)
+                    && format!("{op:?}").contains(chosen.trim_end_matches('0'))
             }
             (Self::DecodingText, Op::Raw(..)) => {
                 let code = |answer: &Answer| answer.refusal().map(|(code, _)| code);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use tokio::time::Instant;
 use trivet_store_etcd::proto::etcdserverpb as pb;
 
 use crate::answer::Answer;
@@ -171,6 +172,8 @@ impl<'a> Comparison<'a> {
         if let Some((code, text)) = theirs.refusal()
             && ours == theirs
         {
+            // Without sizes.
+            let text = text.split(" (").next().unwrap_or(text);
             let text = format!("{code:?} {text}");
             *self.report.refusals.entry(text).or_default() += 1;
         }
@@ -267,11 +270,15 @@ impl<'a> Comparison<'a> {
 
     /// Waits until every watch has delivered what is due, then compares what they did deliver.
     async fn watches(&mut self, index: usize, op: &Op) -> Result<()> {
+        if self.diverged {
+            return Ok(());
+        }
         self.observe().await;
         if std::mem::take(&mut self.unsettled) {
             tokio::try_join!(self.ours.settle(), self.theirs.settle())?;
         }
         let tombstones = !self.known.has(WatchQuirk::TombstoneLost);
+        let deadline = Instant::now() + PATIENCE;
         for watch in &self.watched {
             let due = self
                 .history
@@ -284,7 +291,7 @@ impl<'a> Comparison<'a> {
             for side in [&mut *self.ours, &mut *self.theirs] {
                 // Whoever is late is found out below.
                 side.streams[watch.stream]
-                    .wait(&side.names, PATIENCE, enough)
+                    .wait(&side.names, deadline - Instant::now(), enough)
                     .await;
             }
         }
@@ -298,7 +305,9 @@ impl<'a> Comparison<'a> {
             let (mut ours, theirs) = (ours.take(), theirs.take());
             for (id, seen) in &mut ours {
                 self.excuse_tombstones(stream, *id, seen, theirs.get(id));
+                self.excuse_previous(stream, *id, seen, theirs.get(id));
             }
+            ours.retain(|_, seen| !seen.is_empty());
             if ours != theirs {
                 let told = |seen: &BTreeMap<i64, Vec<Seen>>| {
                     let different: Vec<_> = seen
@@ -373,6 +382,32 @@ impl<'a> Comparison<'a> {
         }
     }
 
+    /// Drops what was there before an event of the compacted revision, where only ours tells it.
+    fn excuse_previous(
+        &mut self,
+        stream: usize,
+        id: i64,
+        ours: &mut [Seen],
+        theirs: Option<&Vec<Seen>>,
+    ) {
+        let Some(watch) = self
+            .watched
+            .iter()
+            .find(|watch| (watch.stream, watch.id) == (stream, id))
+        else {
+            return;
+        };
+        for (ours, theirs) in ours.iter_mut().zip(theirs.into_iter().flatten()) {
+            if let (Seen::Event(ours), Seen::Event(theirs)) = (ours, theirs)
+                && mod_revision(ours) == watch.compacted
+                && theirs.prev_kv.is_none()
+                && ours.prev_kv.take().is_some()
+            {
+                self.known.meet(WatchQuirk::PreviousAtCompaction);
+            }
+        }
+    }
+
     fn count(&mut self, stream: usize, seen: &BTreeMap<i64, Vec<Seen>>) {
         for (id, seen) in seen {
             let events = seen
@@ -392,13 +427,25 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// Large values would hide the rest.
+/// Large values would hide the rest: runs of one character are cut short, and so is the whole.
 fn short(what: &impl std::fmt::Debug) -> String {
     const LONGEST: usize = 6000;
-    let mut text = format!("{what:?}");
-    if let Some((cut, _)) = text.char_indices().nth(LONGEST) {
-        text.truncate(cut);
-        text.push('…');
+    const LONGEST_RUN: usize = 12;
+    let mut text = String::new();
+    let (mut last, mut run) = (None, 0);
+    for character in format!("{what:?}").chars() {
+        run = if last == Some(character) { run + 1 } else { 1 };
+        last = Some(character);
+        if run == LONGEST_RUN {
+            text.push('…');
+        }
+        if run < LONGEST_RUN {
+            text.push(character);
+        }
+        if text.len() > LONGEST {
+            text.push('…');
+            break;
+        }
     }
     text
 }

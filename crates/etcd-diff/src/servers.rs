@@ -127,6 +127,7 @@ impl Ours {
         config.client_urls = vec!["http://127.0.0.1:2379".to_owned()];
         config.heartbeat = Duration::from_millis(100);
         config.election_timeout = Duration::from_secs(1);
+        config.watch_progress = Duration::from_secs(600);
         let store = open(config).await.context("our store")?;
         let address = *store
             .client_addresses()

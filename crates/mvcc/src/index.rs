@@ -378,10 +378,13 @@ impl Index {
             .map(|(_, _, at, index, number)| {
                 let chunk = &self.slots[at].chunk;
                 let older = chunk.older(index);
-                let previous = number.checked_sub(1).map(|before| older[before]);
+                let version = *older.get(number).unwrap_or_else(|| chunk.head(index));
+                // Not one of the same revision: watchers are told what was there before it.
+                let earlier = older[..number].iter().rev();
+                let previous = earlier.copied().find(|earlier| earlier.main < version.main);
                 Change {
                     key: Bytes::copy_from_slice(chunk.key(index)),
-                    version: *older.get(number).unwrap_or_else(|| chunk.head(index)),
+                    version,
                     previous: previous.filter(|version| !version.is_tombstone()),
                 }
             })

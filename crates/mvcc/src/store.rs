@@ -110,7 +110,10 @@ impl Store {
     /// consensus.
     pub fn txn(&mut self, txn: &Txn, values: &mut dyn Values) -> Fatal<Result<TxnResult, Error>> {
         let path = Path::choose(&self.view, txn, values)?;
-        if let Err(error) = self.check(txn, &path) {
+        let checked = self
+            .check_puts(txn, &path)
+            .and_then(|()| self.check_ranges(txn, &path));
+        if let Err(error) = checked {
             return Ok(Err(error));
         }
         let mut changes = Changes::default();
@@ -204,28 +207,44 @@ impl Store {
             .relocate_step(cursor, max_keys, wanted, moved)
     }
 
-    /// A range on the state before the transaction must be readable, leases and kept values
-    /// must exist; else nothing runs.
-    fn check(&self, txn: &Txn, path: &Path) -> Result<(), Error> {
+    /// Kept values and leases must exist before the transaction, else nothing runs; as in etcd
+    /// all puts are looked at before the first range is.
+    fn check_puts(&self, txn: &Txn, path: &Path) -> Result<(), Error> {
         let mut nested = path.nested.iter();
         for op in path.branch(txn) {
             match op {
-                Op::Range(op) => drop(self.view.check(op.revision)?),
                 Op::Put(op) => {
+                    let keeps = op.ignore_value || op.ignore_lease;
+                    if keeps && self.view.index.get(&op.key, u64::MAX).is_none() {
+                        return Err(Error::KeyNotFound);
+                    }
                     if let Some(lease) = op.lease
                         && !self.leases.contains(lease)
                     {
                         return Err(Error::LeaseNotFound);
                     }
-                    let keeps = op.ignore_value || op.ignore_lease;
-                    if keeps && self.view.index.get(&op.key, u64::MAX).is_none() {
-                        return Err(Error::KeyNotFound);
-                    }
                 }
-                Op::DeleteRange(_) => {}
+                Op::Range(_) | Op::DeleteRange(_) => {}
                 Op::Txn(inner) => {
                     if let Some(path) = nested.next() {
-                        self.check(inner, path)?;
+                        self.check_puts(inner, path)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every range must be readable on the state before the transaction, else nothing runs.
+    fn check_ranges(&self, txn: &Txn, path: &Path) -> Result<(), Error> {
+        let mut nested = path.nested.iter();
+        for op in path.branch(txn) {
+            match op {
+                Op::Range(op) => drop(self.view.check(op.revision)?),
+                Op::Put(_) | Op::DeleteRange(_) => {}
+                Op::Txn(inner) => {
+                    if let Some(path) = nested.next() {
+                        self.check_ranges(inner, path)?;
                     }
                 }
             }
@@ -313,6 +332,7 @@ impl Store {
                 values.append(value)?
             },
         };
+        let before = self.before(&op.key, previous);
         self.view.index.put(place, &op.key, version);
         if let Some(previous) = previous
             && previous.lease != lease
@@ -324,7 +344,7 @@ impl Store {
         }
         changes
             .events
-            .push(Event::new(&op.key, value, version, previous));
+            .push(Event::new(&op.key, value, version, before));
         Ok(OpResult::Put {
             revision: Revision(main),
             previous: previous
@@ -367,10 +387,18 @@ impl Store {
         };
         let sub = changes.events.len() as u32;
         let tombstone = Version::tombstone(self.view.revision.0 + 1, sub);
+        let before = self.before(key, Some(previous));
         self.view.index.put(place, key, tombstone);
-        changes
-            .events
-            .push(Event::new(key, &[], tombstone, Some(previous)));
+        changes.events.push(Event::new(key, &[], tombstone, before));
+    }
+
+    /// What watchers are told was there before: the version of an earlier revision, even where
+    /// an earlier step of this one has superseded it already.
+    fn before(&self, key: &[u8], newest: Option<Version>) -> Option<Version> {
+        newest.and_then(|version| match version.main > self.view.revision.0 {
+            true => self.view.index.get(key, self.view.revision.0).copied(),
+            false => Some(version),
+        })
     }
 
     fn finish(&mut self, changes: Changes) {

@@ -16,7 +16,9 @@ impl Txn {
     /// by itself, and that no branch writes a key twice.
     pub fn validate(&self, max_ops: usize) -> Result<(), Invalid> {
         self.validate_shape(max_ops, 0)?;
-        self.writes().map(drop)
+        Writes::of_branch(&self.success)?;
+        Writes::of_branch(&self.failure)?;
+        Ok(())
     }
 
     fn validate_shape(&self, max_ops: usize, depth: usize) -> Result<(), Invalid> {
@@ -52,15 +54,6 @@ impl Txn {
         }
         Ok(())
     }
-
-    fn writes(&self) -> Result<Writes<'_>, Invalid> {
-        let mut writes = Writes::of_branch(&self.success)?;
-        // The branches exclude each other: the same key in both is fine.
-        let failure = Writes::of_branch(&self.failure)?;
-        writes.puts.extend(failure.puts);
-        writes.deletes.extend(failure.deletes);
-        Ok(writes)
-    }
 }
 
 /// An empty `From` is how "every key" is spelled on the wire of a watch; ranges spell it with a
@@ -80,37 +73,42 @@ struct Writes<'a> {
 }
 
 impl<'a> Writes<'a> {
+    /// In etcd's order, which clients can see: deletions of this level first, then nested
+    /// transactions one after the other, puts of this level last. So a nested put stands against
+    /// the deletions of nested transactions before it, and not against those after it.
     fn of_branch(ops: &'a [Op]) -> Result<Self, Invalid> {
         let mut all = Writes::default();
         for op in ops {
-            let add = match op {
-                Op::Range(_) => continue,
-                Op::Put(op) => Writes {
-                    puts: [&op.key[..]].into(),
-                    deletes: Vec::new(),
-                },
-                Op::DeleteRange(op) => {
-                    // etcd takes an open end for an interval that ends at byte 0, so that it
-                    // overlaps nothing; the order of the steps decides then.
-                    let open = matches!(op.range, KeyRange::From(_));
-                    let deletes = if open { Vec::new() } else { vec![&op.range] };
-                    Writes {
-                        puts: BTreeSet::new(),
-                        deletes,
-                    }
-                }
-                Op::Txn(txn) => txn.writes()?,
-            };
-            let overlap = add.puts.iter().any(|key| all.touches(key))
-                || add
-                    .deletes
-                    .iter()
-                    .any(|range| all.puts.iter().any(|key| range.contains(key)));
-            if overlap {
+            if let Op::DeleteRange(op) = op
+                // etcd takes an open end for an interval that ends at byte 0, so that it
+                // overlaps nothing; the order of the steps decides then.
+                && !matches!(op.range, KeyRange::From(_))
+            {
+                all.deletes.push(&op.range);
+            }
+        }
+        for op in ops {
+            let Op::Txn(txn) = op else { continue };
+            let success = Writes::of_branch(&txn.success)?;
+            let failure = Writes::of_branch(&txn.failure)?;
+            if success.puts.iter().any(|key| all.touches(key)) {
                 return Err(Invalid::DuplicateKey);
             }
-            all.puts.extend(add.puts);
-            all.deletes.extend(add.deletes);
+            // The branches exclude each other: the same key in both is fine.
+            if failure.puts.iter().any(|key| all.touches(key)) {
+                return Err(Invalid::DuplicateKey);
+            }
+            for branch in [success, failure] {
+                all.puts.extend(branch.puts);
+                all.deletes.extend(branch.deletes);
+            }
+        }
+        for op in ops {
+            if let Op::Put(op) = op
+                && (all.touches(&op.key) || !all.puts.insert(&op.key))
+            {
+                return Err(Invalid::DuplicateKey);
+            }
         }
         Ok(all)
     }

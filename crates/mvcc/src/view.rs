@@ -47,6 +47,16 @@ impl View {
         let Some(requested) = revision else {
             return Ok(self.revision);
         };
+        if i64::try_from(requested.0).is_err() {
+            // Negative on the wire: before every revision; but −1 is how etcd writes "never
+            // compacted", and nothing is before that.
+            return match self.compacted {
+                None if requested.0 == u64::MAX => Ok(self.revision),
+                compacted => Err(Error::Compacted {
+                    compact_revision: compacted.unwrap_or_default(),
+                }),
+            };
+        }
         if requested > self.revision {
             return Err(Error::FutureRevision {
                 requested,

@@ -109,12 +109,7 @@ pub(crate) fn all() -> Vec<Cell> {
             Crates(&["trivet-agent", "trivet-cli", "xtask"]),
         ),
         cell("-", "-", "cloud-init", Crates(&["trivet-cloudinit"])),
-        cell(
-            "-",
-            "-",
-            "users and roles",
-            Crates(&["trivet-etcd-auth"]),
-        ),
+        cell("-", "-", "users and roles", Crates(&["trivet-etcd-auth"])),
         cell("-", "-", "documentation", Doc),
         cell("memory", "1", "conformance", Crates(&["trivet-datastore"])),
         cell(
@@ -160,12 +155,19 @@ pub(crate) fn all() -> Vec<Cell> {
             etcd(&[
                 "backend::",
                 "cluster::",
+                "divergences::",
                 "etcdctl::",
                 "kv::",
                 "lease::",
                 "watch::",
                 "hostile::",
             ]),
+        ),
+        cell(
+            "etcd",
+            "1",
+            "beside a genuine etcd",
+            Crates(&["trivet-etcd-diff"]),
         ),
         cell(
             "etcd",

@@ -35,6 +35,8 @@ pub struct Spared {
     pub unknown_sort_order_in_txn: bool,
     /// Watches from before the first revision.
     pub negative_watch_start: bool,
+    /// Texts that are no URLs as the peer URLs of a member that exists.
+    pub bad_member_update: bool,
 }
 
 impl Default for View {
@@ -96,7 +98,7 @@ impl Generator {
             73 => Op::Compact(self.compact(view)),
             74..84 => self.lease(view),
             84..95 => self.watch(view),
-            95 => self.cluster(),
+            95 => self.cluster(view),
             96..98 => self.maintenance(view),
             98 => Op::RangeStream(self.range(view, true)),
             _ => self.raw(),

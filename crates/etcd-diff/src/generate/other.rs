@@ -152,7 +152,7 @@ impl Generator {
     }
 
     /// Reads, and changes that must be refused: a second member would take the quorum away.
-    pub(super) fn cluster(&mut self) -> Op {
+    pub(super) fn cluster(&mut self, view: &View) -> Op {
         let urls = |dice: &mut crate::Dice| -> Vec<String> {
             dice.pick(&[
                 vec![],
@@ -171,6 +171,7 @@ impl Generator {
             5 => Op::MemberAdd(urls(&mut self.dice), self.dice.percent(50)),
             6 => Op::MemberRemove(4711),
             7 => Op::MemberUpdate(4711, vec!["http://127.0.0.1:1".to_owned()]),
+            8 if view.spared.bad_member_update => Op::MemberUpdate(4712, vec![]),
             8 => Op::MemberUpdate(LOCAL_MEMBER, urls(&mut self.dice)),
             _ => Op::MemberPromote(self.dice.pick(&[4711, LOCAL_MEMBER])),
         }

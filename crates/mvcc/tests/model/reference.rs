@@ -164,23 +164,33 @@ impl Model {
         (succeeded, steps.collect())
     }
 
+    /// All steps, those of nested transactions in their place.
+    fn flat(steps: &[Planned]) -> Vec<&Op> {
+        let flat = |step| match step {
+            &Planned::Txn((_, ref steps)) => Self::flat(steps),
+            Planned::Op(op) => vec![op],
+        };
+        steps.iter().flat_map(flat).collect()
+    }
+
+    /// First every put, then every range.
     fn allowed(&self, steps: &[Planned]) -> Result<(), Error> {
+        let steps = Self::flat(steps);
+        for step in &steps {
+            let Op::Put(op) = step else { continue };
+            if (op.ignore_lease || op.ignore_value) && !self.now().contains_key(&op.key) {
+                return Err(Error::KeyNotFound);
+            }
+            if op
+                .lease
+                .is_some_and(|lease| !self.leases.contains_key(&lease))
+            {
+                return Err(Error::LeaseNotFound);
+            }
+        }
         for step in steps {
-            match step {
-                Planned::Txn((_, steps)) => self.allowed(steps)?,
-                Planned::Op(Op::Range(op)) => drop(self.check(op.revision)?),
-                Planned::Op(Op::Put(op)) => {
-                    if op
-                        .lease
-                        .is_some_and(|lease| !self.leases.contains_key(&lease))
-                    {
-                        return Err(Error::LeaseNotFound);
-                    }
-                    if (op.ignore_lease || op.ignore_value) && !self.now().contains_key(&op.key) {
-                        return Err(Error::KeyNotFound);
-                    }
-                }
-                Planned::Op(_) => {}
+            if let Op::Range(op) = step {
+                self.check(op.revision)?;
             }
         }
         Ok(())
@@ -241,7 +251,9 @@ impl Model {
                             op.lease
                         },
                     };
-                    changes.push((next, op.key.clone(), Some(pair.clone()), previous.clone()));
+                    // Watchers are told what was there in the revision before.
+                    let before = self.now().get(&op.key).cloned();
+                    changes.push((next, op.key.clone(), Some(pair.clone()), before));
                     state.insert(op.key, pair);
                     let previous = previous.filter(|_| op.prev_kv);
                     OpResult::Put {
@@ -258,7 +270,8 @@ impl Model {
                     let mut previous = Vec::new();
                     for key in &keys {
                         let pair = state.remove(key).unwrap();
-                        changes.push((next, key.clone(), None, Some(pair.clone())));
+                        let before = self.now().get(key).cloned();
+                        changes.push((next, key.clone(), None, before));
                         previous.push(pair);
                     }
                     if !op.prev_kv {

@@ -135,9 +135,9 @@ impl pb::cluster_server::Cluster for ClusterService {
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
         let request = request.into_inner();
-        let urls = self.peer_urls(&request.peer_ur_ls)?;
         let status = self.settled().await?;
         let target = find(&status, request.id)?;
+        let urls = self.peer_urls(&request.peer_ur_ls)?;
         if is_taken(&status, &urls, Some(request.id)) {
             return Err(Refusal::PeerUrlExists.into());
         }

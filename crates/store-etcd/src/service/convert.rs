@@ -46,19 +46,43 @@ pub(crate) fn range_op(request: pb::RangeRequest) -> Result<mvcc::RangeOp, Refus
         Ok(SortTarget::Value) => mvcc::SortTarget::Value,
         Err(_) => return Err(Refusal::InvalidSortOption),
     };
+    let (min_mod, max_mod) = filter(request.min_mod_revision, request.max_mod_revision);
+    let (min_create, max_create) = filter(request.min_create_revision, request.max_create_revision);
     Ok(mvcc::RangeOp {
         range: mvcc::KeyRange::from_wire(request.key, request.range_end),
         revision: at(request.revision),
         limit: unsigned(request.limit),
         sort_order,
         sort_target,
-        min_mod: unsigned(request.min_mod_revision),
-        max_mod: unsigned(request.max_mod_revision),
-        min_create: unsigned(request.min_create_revision),
-        max_create: unsigned(request.max_create_revision),
+        min_mod,
+        max_mod,
+        min_create,
+        max_create,
         keys_only: request.keys_only,
         count_only: request.count_only,
     })
+}
+
+/// Bounds of revisions; 0 is none. Every revision is above a negative bound: as the lower one it
+/// still makes a filter, as the upper one it leaves nothing.
+fn filter(min: i64, max: i64) -> (u64, u64) {
+    match (u64::try_from(min), u64::try_from(max)) {
+        (_, Err(_)) => (u64::MAX, 0),
+        (Ok(min), Ok(max)) => (min, max),
+        (Err(_), Ok(max)) => (1, max),
+    }
+}
+
+/// A range as a step of a transaction, where a negative revision is not the newest one but older
+/// than every other.
+fn range_step(request: pb::RangeRequest) -> Result<mvcc::RangeOp, Refusal> {
+    let negative = request.revision < 0;
+    let revision = Revision(request.revision as u64);
+    let mut op = range_op(request)?;
+    if negative {
+        op.revision = Some(revision);
+    }
+    Ok(op)
 }
 
 pub(crate) fn put_op(request: pb::PutRequest) -> Result<mvcc::PutOp, Refusal> {
@@ -123,7 +147,7 @@ pub(crate) fn txn(request: pb::TxnRequest, max_ops: usize) -> Result<mvcc::Txn, 
 fn op(request: pb::RequestOp, max_ops: usize) -> Result<mvcc::Op, Refusal> {
     use pb::request_op::Request;
     match request.request {
-        Some(Request::RequestRange(request)) => range_op(request).map(mvcc::Op::Range),
+        Some(Request::RequestRange(request)) => range_step(request).map(mvcc::Op::Range),
         Some(Request::RequestPut(request)) => put_op(request).map(mvcc::Op::Put),
         Some(Request::RequestDeleteRange(request)) => delete_op(request).map(mvcc::Op::DeleteRange),
         Some(Request::RequestTxn(request)) => txn(request, max_ops).map(mvcc::Op::Txn),

@@ -57,7 +57,16 @@ impl pb::kv_server::Kv for KvService {
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
         let op = convert::put_op(request.into_inner())?;
-        match self.single(Op::Put(op)).await? {
+        let lease = op.lease;
+        let outcome = self.single(Op::Put(op)).await;
+        // Outside of a transaction etcd looks for the lease before it looks for the key.
+        if let (Err(Failure::Refused(trivet_mvcc::Error::KeyNotFound)), Some(lease)) =
+            (&outcome, lease)
+            && self.engine.shared.lease(lease).is_none()
+        {
+            return Err(Refusal::LeaseNotFound.into());
+        }
+        match outcome? {
             (revision, OpResult::Put { previous, .. }) => Ok(Response::new(convert::put_response(
                 self.engine.header_at(revision),
                 previous,

@@ -4,7 +4,7 @@
 //! fragments stay together, and a stream-wide progress notification stands behind every event
 //! up to its revision.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,9 +37,14 @@ pub(super) struct WatchStream<'a> {
     inbound: Streaming<pb::WatchRequest>,
     out: &'a mpsc::Sender<Result<pb::WatchResponse, Status>>,
     watches: HashMap<i64, Watch>,
+    /// Watches that a compaction ended. In etcd their ids stay taken, and can be cancelled, until
+    /// the client does.
+    ended: HashSet<i64>,
     /// One future per watch; it owns the watcher and gives it back with what happened.
     waiting: FuturesUnordered<Pin<Box<dyn Future<Output = Turn> + Send>>>,
     next_id: i64,
+    /// Whether the client has said that it asks for nothing more; its watches go on, as in etcd.
+    half_closed: bool,
 }
 
 /// What the stream knows about a watch while its watcher waits.
@@ -72,21 +77,26 @@ impl<'a> WatchStream<'a> {
             inbound,
             out,
             watches: HashMap::new(),
+            ended: HashSet::new(),
             waiting: FuturesUnordered::new(),
             next_id: 0,
+            half_closed: false,
         }
     }
 
-    /// Serves until the client half-closes or goes away.
+    /// Serves until the client goes away.
     pub(super) async fn run(mut self) -> Result<(), Status> {
         let period = self.engine.timing.watch_progress;
         let mut progress = interval_at(Instant::now() + period, period);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let step = tokio::select! {
-                request = self.inbound.message() => match request {
+                request = self.inbound.message(), if !self.half_closed => match request {
                     Ok(Some(request)) => self.request(request).await,
-                    Ok(None) => return Ok(()),
+                    Ok(None) => {
+                        self.half_closed = true;
+                        Ok(())
+                    }
                     Err(status) => return Err(oversized(&status, self.engine.bounds).unwrap_or(status)),
                 },
                 Some(turn) = self.waiting.next() => self.turn(turn).await,
@@ -125,10 +135,10 @@ impl<'a> WatchStream<'a> {
         if request.start_revision < 0 {
             return self.refuse(Refusal::Compacted.text()).await;
         }
-        if self.watches.len() >= MAX_WATCHES_PER_STREAM {
+        if self.watches.len() + self.ended.len() >= MAX_WATCHES_PER_STREAM {
             return self.refuse(Refusal::TooManyRequests.text()).await;
         }
-        if request.watch_id != 0 && self.watches.contains_key(&request.watch_id) {
+        if request.watch_id != 0 && self.is_taken(request.watch_id) {
             return self
                 .refuse("mvcc: duplicate watch ID provided on the WatchStream")
                 .await;
@@ -168,9 +178,13 @@ impl<'a> WatchStream<'a> {
         Ok(())
     }
 
+    fn is_taken(&self, id: i64) -> bool {
+        self.watches.contains_key(&id) || self.ended.contains(&id)
+    }
+
     /// The next id counting from 0 that no watch of the stream has.
     fn free_id(&mut self) -> i64 {
-        while self.watches.contains_key(&self.next_id) {
+        while self.is_taken(self.next_id) {
             self.next_id += 1;
         }
         let id = self.next_id;
@@ -193,10 +207,11 @@ impl<'a> WatchStream<'a> {
 
     async fn cancel(&mut self, id: i64) -> Result<(), End> {
         // An unknown id is not answered.
-        let Some(watch) = self.watches.remove(&id) else {
-            return Ok(());
-        };
-        watch.poke.notify_one();
+        match self.watches.remove(&id) {
+            Some(watch) => watch.poke.notify_one(),
+            None if self.ended.remove(&id) => {}
+            None => return Ok(()),
+        }
         self.send(pb::WatchResponse {
             header: Some(self.engine.header()),
             watch_id: id,
@@ -271,6 +286,7 @@ impl<'a> WatchStream<'a> {
             }
             Err(WatchError::Compacted { compact_revision }) => {
                 self.watches.remove(&id);
+                self.ended.insert(id);
                 self.send(pb::WatchResponse {
                     header: Some(self.engine.header_without_revision()),
                     watch_id: id,

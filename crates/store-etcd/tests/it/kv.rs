@@ -29,26 +29,26 @@ pub(crate) fn prefix(key: &'static str, end: &'static str) -> pb::RangeRequest {
     }
 }
 
-fn refused<T>(outcome: Result<T, tonic::Status>) -> (Code, String) {
+pub(crate) fn refused<T>(outcome: Result<T, tonic::Status>) -> (Code, String) {
     let status = outcome.err().expect("it must be refused");
     (status.code(), status.message().to_owned())
 }
 
-fn op(request: impl Into<pb::request_op::Request>) -> pb::RequestOp {
+pub(crate) fn op(request: impl Into<pb::request_op::Request>) -> pb::RequestOp {
     pb::RequestOp {
         request: Some(request.into()),
     }
 }
 
-fn put_step(key: &'static str, value: &'static str) -> pb::RequestOp {
+pub(crate) fn put_step(key: &'static str, value: &'static str) -> pb::RequestOp {
     op(pb::request_op::Request::RequestPut(put(key, value)))
 }
 
-fn get_step(key: &'static str) -> pb::RequestOp {
+pub(crate) fn get_step(key: &'static str) -> pb::RequestOp {
     op(pb::request_op::Request::RequestRange(get(key)))
 }
 
-fn delete_step(key: &'static str, end: &'static str) -> pb::RequestOp {
+pub(crate) fn delete_step(key: &'static str, end: &'static str) -> pb::RequestOp {
     op(pb::request_op::Request::RequestDeleteRange(
         pb::DeleteRangeRequest {
             key: key.into(),
@@ -58,7 +58,7 @@ fn delete_step(key: &'static str, end: &'static str) -> pb::RequestOp {
     ))
 }
 
-fn mod_is(key: &'static str, revision: i64) -> pb::Compare {
+pub(crate) fn mod_is(key: &'static str, revision: i64) -> pb::Compare {
     pb::Compare {
         result: pb::compare::CompareResult::Equal.into(),
         target: pb::compare::CompareTarget::Mod.into(),

@@ -5,6 +5,7 @@
 mod backend;
 mod cluster;
 mod conformance;
+mod divergences;
 mod etcdctl;
 mod hostile;
 mod kv;

@@ -11,17 +11,17 @@ use trivet_store_etcd::proto::mvccpb::event::EventType;
 use crate::kv::put;
 use crate::support::{Single, Three, eventually, soon};
 
-struct Stream {
-    requests: mpsc::Sender<pb::WatchRequest>,
-    responses: Streaming<pb::WatchResponse>,
+pub(crate) struct Stream {
+    pub(crate) requests: mpsc::Sender<pb::WatchRequest>,
+    pub(crate) responses: Streaming<pb::WatchResponse>,
 }
 
 impl Stream {
-    async fn open(client: &Client) -> Self {
+    pub(crate) async fn open(client: &Client) -> Self {
         Self::open_with(client, |_| {}).await
     }
 
-    async fn open_with(
+    pub(crate) async fn open_with(
         client: &Client,
         adjust: impl FnOnce(&mut Request<ReceiverStream<pb::WatchRequest>>),
     ) -> Self {
@@ -38,7 +38,7 @@ impl Stream {
         }
     }
 
-    async fn send(&self, request: pb::watch_request::RequestUnion) {
+    pub(crate) async fn send(&self, request: pb::watch_request::RequestUnion) {
         self.requests
             .send(pb::WatchRequest {
                 request_union: Some(request),
@@ -47,26 +47,26 @@ impl Stream {
             .unwrap();
     }
 
-    async fn create(&self, request: pb::WatchCreateRequest) {
+    pub(crate) async fn create(&self, request: pb::WatchCreateRequest) {
         self.send(pb::watch_request::RequestUnion::CreateRequest(request))
             .await;
     }
 
-    async fn ask_progress(&self) {
+    pub(crate) async fn ask_progress(&self) {
         self.send(pb::watch_request::RequestUnion::ProgressRequest(
             pb::WatchProgressRequest {},
         ))
         .await;
     }
 
-    async fn cancel(&self, watch_id: i64) {
+    pub(crate) async fn cancel(&self, watch_id: i64) {
         self.send(pb::watch_request::RequestUnion::CancelRequest(
             pb::WatchCancelRequest { watch_id },
         ))
         .await;
     }
 
-    async fn next(&mut self) -> pb::WatchResponse {
+    pub(crate) async fn next(&mut self) -> pb::WatchResponse {
         soon(self.responses.message())
             .await
             .unwrap()
@@ -74,7 +74,7 @@ impl Stream {
     }
 
     /// The next response with events.
-    async fn events(&mut self) -> pb::WatchResponse {
+    pub(crate) async fn events(&mut self) -> pb::WatchResponse {
         loop {
             let response = self.next().await;
             if !response.events.is_empty() {
@@ -84,7 +84,7 @@ impl Stream {
     }
 }
 
-fn watch(key: &'static str, end: &'static str) -> pb::WatchCreateRequest {
+pub(crate) fn watch(key: &'static str, end: &'static str) -> pb::WatchCreateRequest {
     pb::WatchCreateRequest {
         key: key.into(),
         range_end: end.into(),
@@ -92,7 +92,7 @@ fn watch(key: &'static str, end: &'static str) -> pb::WatchCreateRequest {
     }
 }
 
-fn keys(response: &pb::WatchResponse) -> Vec<String> {
+pub(crate) fn keys(response: &pb::WatchResponse) -> Vec<String> {
     let key = |event: &trivet_store_etcd::proto::mvccpb::Event| {
         String::from_utf8(event.kv.as_ref().unwrap().key.to_vec()).unwrap()
     };
