@@ -34,8 +34,8 @@ struct Timer {
 /// The leader's book of when leases end. Pure: every call is told what time it is, as the
 /// distance from some fixed origin that never jumps.
 ///
-/// A lease never ends early: a new leader knows nothing of renewals and gives every lease its
-/// full time again.
+/// A lease never ends early: a new leader knows nothing of renewals and gives every lease the
+/// time that it is known to have at least, as a rule its full time.
 #[derive(Debug, Default)]
 pub struct LeaseClock {
     timers: BTreeMap<LeaseId, Timer>,
@@ -49,27 +49,28 @@ impl LeaseClock {
         Self::default()
     }
 
-    /// This member has become leader: every lease gets its full time and `extra` on top. Where
-    /// too many would end in one second, the rest end later.
+    /// This member has become leader: every lease gets the time that it is known to have at
+    /// least (the third of each; the second is its full time) and `extra` on top. Where too many
+    /// would end in one second, the rest end later.
     pub fn promote(
         &mut self,
-        leases: impl IntoIterator<Item = (LeaseId, Duration)>,
+        leases: impl IntoIterator<Item = (LeaseId, Duration, Duration)>,
         extra: Duration,
         now: Duration,
     ) {
         self.demote();
         let mut leases: Vec<_> = leases.into_iter().collect();
-        leases.sort_unstable_by_key(|(id, ttl)| (*ttl, *id));
+        leases.sort_unstable_by_key(|(id, _, left)| (*left, *id));
         let (mut second, mut in_second) = (0, 0);
-        for (id, ttl) in leases {
-            let own = (now + ttl + extra).as_secs();
+        for (id, ttl, left) in leases {
+            let own = (now + left + extra).as_secs();
             if own > second {
                 (second, in_second) = (own, 0);
             } else if in_second == MAX_EXPIRIES_PER_SECOND {
                 (second, in_second) = (second + 1, 0);
             }
             in_second += 1;
-            let deadline = now + ttl + extra + Duration::from_secs(second - own);
+            let deadline = now + left + extra + Duration::from_secs(second - own);
             self.set(
                 id,
                 Timer {
@@ -158,6 +159,18 @@ impl LeaseClock {
         expired
     }
 
+    /// Leases of at least `ttl`, with the time they have left.
+    pub fn long_ones(
+        &self,
+        ttl: Duration,
+        now: Duration,
+    ) -> impl Iterator<Item = (LeaseId, Duration)> {
+        self.timers
+            .iter()
+            .filter(move |(_, timer)| timer.ttl >= ttl)
+            .map(move |(&id, timer)| (id, timer.deadline.saturating_sub(now)))
+    }
+
     /// When to call [`LeaseClock::expired`] next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
@@ -220,7 +233,7 @@ mod tests {
     #[test]
     fn a_new_leader_gives_full_time_and_spreads_the_ends() {
         let mut clock = LeaseClock::new();
-        let leases = (0..2000).map(|id| (LeaseId(id), s(5)));
+        let leases = (0..2000).map(|id| (LeaseId(id), s(5), s(5)));
         clock.promote(leases, s(1), s(50));
         assert_eq!(clock.expired(s(55), 5000), []);
         assert_eq!(clock.expired(s(56), 5000).len(), 750);
@@ -228,6 +241,21 @@ mod tests {
         assert_eq!(clock.expired(s(58), 5000).len(), 500);
         clock.demote();
         assert!(clock.is_empty());
+    }
+
+    #[test]
+    fn time_known_to_be_left_is_what_a_new_leader_gives_until_the_next_renewal() {
+        let mut clock = LeaseClock::new();
+        let leases = [(LeaseId(1), s(600), s(20)), (LeaseId(2), s(10), s(10))];
+        clock.promote(leases, s(1), s(100));
+        assert_eq!(clock.expired(s(111), 9), [LeaseId(2)]);
+        assert_eq!(clock.remaining(LeaseId(1), s(111)), Some(s(10)));
+        assert_eq!(
+            clock.long_ones(s(300), s(111)).collect::<Vec<_>>(),
+            [(LeaseId(1), s(10))]
+        );
+        assert_eq!(clock.renew(LeaseId(1), s(112)), Renewal::Renewed(s(600)));
+        assert_eq!(clock.remaining(LeaseId(1), s(112)), Some(s(600)));
     }
 
     #[test]

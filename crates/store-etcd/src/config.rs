@@ -59,9 +59,10 @@ pub struct StoreConfig {
     pub max_request_bytes: usize,
     /// Largest number of comparisons, or of operations per branch, in a transaction.
     pub max_txn_ops: usize,
-    /// Whether the time that long leases have left is noted now and then, so that they do not
-    /// start again when the leader changes.
-    pub lease_checkpoint: bool,
+    /// How often the leader notes the time that long leases (of five minutes and more) have
+    /// left, so that they do not start again when another takes over; `None`: never. In etcd
+    /// five minutes where the feature is on.
+    pub lease_checkpoint: Option<Duration>,
     /// What to do when there is no data yet.
     pub start: Start,
 }
@@ -164,7 +165,7 @@ impl StoreConfig {
             auto_compaction: None,
             max_request_bytes: MAX_REQUEST_BYTES,
             max_txn_ops: MAX_TXN_OPS,
-            lease_checkpoint: false,
+            lease_checkpoint: None,
             start: Start::Found,
         }
     }

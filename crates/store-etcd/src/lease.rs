@@ -2,8 +2,11 @@
 //!
 //! Renewing is not replicated. The leader answers renewals from its clock; when another member
 //! takes over, every lease starts again with its full time (and one election timeout on top),
-//! so a lease may live longer than promised and never shorter.
+//! so a lease may live longer than promised and never shorter. Where that is asked for, the
+//! leader notes in the log now and then how long the long ones have left, and the next one goes
+//! on from there; a renewal first takes such a note back.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -23,6 +26,13 @@ use crate::state::{Command, LeaseChange, Shared};
 const EXPIRY_PAUSE: Duration = Duration::from_millis(100);
 /// Revocations that wait for the log at a time.
 const EXPIRY_IN_FLIGHT: usize = 16;
+/// Leases ended in one [`EXPIRY_WINDOW`] at most: other writes want their turn, too.
+const EXPIRY_PER_WINDOW: usize = 500;
+const EXPIRY_WINDOW: Duration = Duration::from_millis(500);
+/// The time left is noted of leases of at least this length.
+const LONG_LEASE: Duration = Duration::from_secs(5 * 60);
+/// Leases in one such note.
+const NOTE_LEASES: usize = 1000;
 /// Longest sleep of the expiry task; bounds what a missed wake-up could cost.
 const EXPIRY_IDLE: Duration = Duration::from_secs(1);
 
@@ -103,6 +113,8 @@ pub(crate) struct LeaseKeeper {
     /// Set once the node runs; weak, because the node holds the keeper.
     node: OnceLock<Weak<RaftNode>>,
     inner: Mutex<Inner>,
+    /// Held while a note of the time left is on its way to the log, or is taken back.
+    notes: tokio::sync::Mutex<()>,
 }
 
 struct Inner {
@@ -111,6 +123,8 @@ struct Inner {
     cursor: u64,
     /// Whether this member leads and the clock runs.
     running: bool,
+    /// Leases of which a note may be in the log that is not applied here yet.
+    noted: HashSet<LeaseId>,
 }
 
 impl LeaseKeeper {
@@ -119,6 +133,7 @@ impl LeaseKeeper {
             clock: LeaseClock::default(),
             cursor: 0,
             running: false,
+            noted: HashSet::new(),
         };
         Arc::new(Self {
             env,
@@ -126,6 +141,7 @@ impl LeaseKeeper {
             timing,
             node: OnceLock::new(),
             inner: Mutex::new(inner),
+            notes: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -149,9 +165,14 @@ impl LeaseKeeper {
     fn restart(&self, inner: &mut Inner) {
         inner.cursor = self.shared.lease_cursor();
         let leases = self.shared.leases();
-        let leases = leases
-            .iter()
-            .map(|lease| (lease.id, Duration::from_secs(lease.ttl_s)));
+        let leases = leases.iter().map(|lease| {
+            let ttl = Duration::from_secs(lease.ttl_s);
+            let left = match lease.remaining_s {
+                0 => ttl,
+                remaining_s => Duration::from_secs(remaining_s),
+            };
+            (lease.id, ttl, left)
+        });
         inner
             .clock
             .promote(leases, self.timing.election, self.env.clock.monotonic());
@@ -161,6 +182,7 @@ impl LeaseKeeper {
         let mut inner = self.lock();
         inner.running = false;
         inner.clock.demote();
+        inner.noted.clear();
     }
 
     /// Tells the clock what was granted and revoked since it was last told.
@@ -183,30 +205,102 @@ impl LeaseKeeper {
         }
     }
 
-    /// Runs `f` on a clock that knows every lease this member has applied.
-    fn with_clock<T>(&self, f: impl FnOnce(&mut LeaseClock, Duration) -> T) -> Result<T, String> {
-        let mut inner = self.lock();
+    fn catch_up_running(&self, inner: &mut Inner) -> Result<(), String> {
         if !inner.running {
             return Err("not the leader, or not yet ready to lead".to_owned());
         }
-        self.catch_up(&mut inner);
+        self.catch_up(inner);
+        Ok(())
+    }
+
+    /// Runs `f` on a clock that knows every lease this member has applied.
+    fn with_clock<T>(&self, f: impl FnOnce(&mut LeaseClock, Duration) -> T) -> Result<T, String> {
+        let mut inner = self.lock();
+        self.catch_up_running(&mut inner)?;
         Ok(f(&mut inner.clock, self.env.clock.monotonic()))
+    }
+
+    /// Whether the log may hold a note of the time that a lease has left.
+    fn may_be_noted(&self, id: LeaseId) -> bool {
+        let noted = self.lock().noted.contains(&id);
+        noted
+            || self
+                .shared
+                .lease(id)
+                .is_some_and(|lease| lease.remaining_s > 0)
+    }
+
+    /// Takes back what was noted of a lease, so that the next leader does not end it by that.
+    async fn take_back(&self, id: LeaseId) -> Result<(), String> {
+        let _turn = self.notes.lock().await;
+        if !self.may_be_noted(id) {
+            return Ok(());
+        }
+        let remaining = vec![(id, 0)];
+        self.propose(&Command::LeaseCheckpoint { remaining })
+            .await?;
+        self.lock().noted.remove(&id);
+        Ok(())
+    }
+
+    /// Notes how long the long leases have left, a thousand at a time.
+    async fn note(&self) -> Result<(), String> {
+        let _turn = self.notes.lock().await;
+        let mut left: Vec<(LeaseId, u64)> = {
+            let mut inner = self.lock();
+            self.catch_up_running(&mut inner)?;
+            let left = inner
+                .clock
+                .long_ones(LONG_LEASE, self.env.clock.monotonic())
+                .map(|(id, left)| (id, left.as_secs()))
+                // One that is over is about to be revoked; 0 would mean its full time.
+                .filter(|(_, seconds)| *seconds > 0)
+                .collect::<Vec<_>>();
+            // At the same moment: whoever renews one from here on takes its note back.
+            inner.noted.extend(left.iter().map(|(id, _)| *id));
+            left
+        };
+        while !left.is_empty() {
+            let remaining: Vec<_> = left.split_off(left.len().saturating_sub(NOTE_LEASES));
+            let ids: Vec<LeaseId> = remaining.iter().map(|(id, _)| *id).collect();
+            self.propose(&Command::LeaseCheckpoint { remaining })
+                .await?;
+            // The state has it now.
+            let mut inner = self.lock();
+            for id in ids {
+                inner.noted.remove(&id);
+            }
+        }
+        Ok(())
+    }
+
+    async fn propose(&self, command: &Command) -> Result<(), String> {
+        let node = self.node()?;
+        let answer = node.propose(command.encode()).await;
+        answer.map(drop).map_err(|error| error.to_string())
+    }
+
+    fn node(&self) -> Result<Arc<RaftNode>, String> {
+        let node = self.node.get().and_then(Weak::upgrade);
+        node.ok_or_else(|| "the node has stopped".to_owned())
     }
 
     async fn renew(&self, id: LeaseId) -> Result<Option<Duration>, String> {
         let mut outcome = self.with_clock(|clock, now| clock.renew(id, now))?;
         if matches!(outcome, Renewal::Unknown) {
             // It may have been granted through another member and not be applied here yet.
-            let node = self
-                .node
-                .get()
-                .and_then(Weak::upgrade)
-                .ok_or("the node has stopped")?;
+            let node = self.node()?;
             node.read_index().await.map_err(|error| error.to_string())?;
             outcome = self.with_clock(|clock, now| clock.renew(id, now))?;
         }
         match outcome {
-            Renewal::Renewed(ttl) => Ok(Some(ttl)),
+            Renewal::Renewed(ttl) => {
+                // After the renewal: a note made later knows of it.
+                if self.may_be_noted(id) {
+                    self.take_back(id).await?;
+                }
+                Ok(Some(ttl))
+            }
             Renewal::Unknown => Ok(None),
             Renewal::Expired => {
                 // Its end is decided but not yet in the log; the answer waits for that.
@@ -223,11 +317,7 @@ impl LeaseKeeper {
     }
 
     fn progress(&self, id: u64) -> Result<Bytes, String> {
-        let node = self
-            .node
-            .get()
-            .and_then(Weak::upgrade)
-            .ok_or("the node has stopped")?;
+        let node = self.node()?;
         let status = node.status();
         let peer = status
             .peers
@@ -292,10 +382,13 @@ async fn lead(engine: &Engine, keeper: &LeaseKeeper) {
     }
     let mut notify = engine.shared.lease_notify();
     let mut in_flight = FuturesUnordered::new();
+    let mut window = Window::default();
     loop {
         notify.mark_unchanged();
         let now = engine.env.clock.monotonic();
-        let free = EXPIRY_IN_FLIGHT.saturating_sub(in_flight.len());
+        let free = EXPIRY_IN_FLIGHT
+            .saturating_sub(in_flight.len())
+            .min(window.left(now));
         let Ok((expired, next)) = keeper.with_clock(|clock, now| {
             let expired = if free == 0 {
                 Vec::new()
@@ -306,6 +399,7 @@ async fn lead(engine: &Engine, keeper: &LeaseKeeper) {
         }) else {
             return;
         };
+        window.used += expired.len();
         for id in expired {
             // An error is no loss: the clock hands the lease out again until it is gone.
             in_flight.push(async move {
@@ -333,6 +427,45 @@ async fn lead(engine: &Engine, keeper: &LeaseKeeper) {
     }
 }
 
+/// How many leases were ended since a moment.
+#[derive(Debug, Default)]
+struct Window {
+    since: Duration,
+    used: usize,
+}
+
+impl Window {
+    /// How many more may be ended now.
+    fn left(&mut self, now: Duration) -> usize {
+        if now.saturating_sub(self.since) >= EXPIRY_WINDOW {
+            *self = Self {
+                since: now,
+                used: 0,
+            };
+        }
+        EXPIRY_PER_WINDOW.saturating_sub(self.used)
+    }
+}
+
+/// While this member leads, notes now and then how long the long leases have left. Ends with the
+/// engine.
+pub(crate) async fn note_time_left(engine: Arc<Engine>, keeper: Arc<LeaseKeeper>, every: Duration) {
+    loop {
+        tokio::select! {
+            () = engine.stop.cancelled() => return,
+            () = tokio::time::sleep(every) => {}
+        }
+        if engine.leadership().borrow().local
+            && let Err(error) = keeper.note().await
+        {
+            tracing::debug!(
+                error,
+                "noting the time that leases have left failed for now"
+            );
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,6 +482,19 @@ mod tests {
         for garbage in [&b""[..], b"\x01", b"\x09abcdefgh", b"\x01abcdefghi"] {
             assert_eq!(Question::decode(Bytes::from_static(garbage)), None);
         }
+    }
+
+    #[test]
+    fn no_more_than_a_thousand_leases_end_in_a_second() {
+        let ms = Duration::from_millis;
+        let mut window = Window::default();
+        let mut ended = 0;
+        for now in (10_000..12_000).step_by(7) {
+            let some = window.left(ms(now)).min(16);
+            window.used += some;
+            ended += some;
+        }
+        assert_eq!(ended, 4 * EXPIRY_PER_WINDOW);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::format::{self, Format};
 use crate::founding::{self, Start, join_urls};
 use crate::http::Plain;
-use crate::lease::{LeaseKeeper, expire};
+use crate::lease::{LeaseKeeper, expire, note_time_left};
 use crate::limits::Timing;
 use crate::quota;
 use crate::service::{Front, Gate, Listener};
@@ -139,6 +139,11 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
         ready
             .store(&*config.env.disk, &config.dir)
             .map_err(|error| io(&error))?;
+    }
+    if let Some(every) = config.lease_checkpoint {
+        engine
+            .tasks
+            .spawn(note_time_left(engine.clone(), keeper.clone(), every));
     }
     engine.tasks.spawn(expire(engine.clone(), keeper));
     engine

@@ -56,6 +56,18 @@ pub fn has_lease(store: &EtcdStore, id: LeaseId) -> bool {
     store.engine.shared.lease(id).is_some()
 }
 
+/// How many leases exist here.
+#[must_use]
+pub fn leases(store: &EtcdStore) -> usize {
+    store.engine.shared.leases().len()
+}
+
+/// The seconds that a lease is noted to have left; 0 without a note.
+#[must_use]
+pub fn noted_time_left(store: &EtcdStore, id: LeaseId) -> Option<u64> {
+    store.engine.shared.lease(id).map(|lease| lease.remaining_s)
+}
+
 /// Stops a member as a crash of its machine does: nothing is
 /// handed over or written any more.
 pub async fn abort(store: &EtcdStore) {
