@@ -110,6 +110,7 @@ pub(crate) fn all() -> Vec<Cell> {
         ),
         cell("-", "-", "cloud-init", Crates(&["trivet-cloudinit"])),
         cell("-", "-", "users and roles", Crates(&["trivet-etcd-auth"])),
+        cell("-", "-", "JSON gateway", Crates(&["trivet-etcd-gateway"])),
         cell("-", "-", "documentation", Doc),
         cell("memory", "1", "conformance", Crates(&["trivet-datastore"])),
         cell(
