@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use trivet_raft_node::{self as raft, Leadership, PeerRole, RaftNode};
 use crate::config::StrictReconfig;
 use crate::failure::Failure;
 use crate::limits::{Bounds, DRAIN_TIMEOUT, MAX_APPLY_GAP, Timing};
+use crate::metrics::Metrics;
 use crate::proto::etcdserverpb::ResponseHeader;
 use crate::service::wire;
 use crate::state::{Alarms, Command, CommandError, Outcome, Response, Shared};
@@ -41,9 +42,9 @@ pub(crate) struct Engine {
     pub(crate) stop: CancellationToken,
     /// Proves it.
     pub(crate) tasks: TaskTracker,
-    pub(crate) leader_changes: AtomicU64,
     /// Rules for changes of members.
     pub(crate) rules: MemberRules,
+    pub(crate) metrics: Arc<Metrics>,
     leadership: watch::Receiver<Leadership>,
     /// Once a voter, always a voter, until removed: saves asking for every request.
     voter: AtomicBool,
@@ -66,6 +67,7 @@ pub(crate) struct Parts {
     pub(crate) timing: Timing,
     pub(crate) rules: MemberRules,
     pub(crate) bounds: Bounds,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Engine {
@@ -77,6 +79,7 @@ impl Engine {
             timing,
             rules,
             bounds,
+            metrics,
         } = parts;
         let status = node.status();
         Arc::new(Self {
@@ -85,7 +88,6 @@ impl Engine {
             member_id: status.local,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            leader_changes: AtomicU64::new(0),
             voter: AtomicBool::new(false),
             env,
             node,
@@ -93,6 +95,7 @@ impl Engine {
             timing,
             rules,
             bounds,
+            metrics,
         })
     }
 
@@ -113,9 +116,12 @@ impl Engine {
                 limit_bytes: self.bounds.request_bytes,
             });
         }
+        let pending = self.metrics.proposals_pending.hold();
         let answer = self
             .until_deadline(true, || self.node.propose(encoded.clone()))
-            .await?;
+            .await
+            .inspect_err(|_| self.metrics.proposals_failed.increment())?;
+        drop(pending);
         let outcome =
             Outcome::decode(answer).map_err(|error| Failure::Damaged(error.to_string()))?;
         match outcome.result {
@@ -218,7 +224,9 @@ impl Engine {
 
     /// Waits until everything acknowledged anywhere before the call is applied here.
     pub(crate) async fn barrier(&self) -> Result<(), Failure> {
-        self.until_deadline(false, || self.node.read_index()).await
+        self.until_deadline(false, || self.node.read_index())
+            .await
+            .inspect_err(|_| self.metrics.read_indexes_failed.increment())
     }
 
     /// Asks the leader.

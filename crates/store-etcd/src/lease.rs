@@ -20,6 +20,7 @@ use trivet_raft_node::{LeaderQuery, RaftNode};
 
 use crate::engine::Engine;
 use crate::limits::Timing;
+use crate::metrics::Metrics;
 use crate::state::{Command, LeaseChange, Shared};
 
 /// Shortest sleep of the expiry task.
@@ -110,6 +111,7 @@ pub(crate) struct LeaseKeeper {
     env: Env,
     shared: Arc<Shared>,
     timing: Timing,
+    metrics: Arc<Metrics>,
     /// Set once the node runs; weak, because the node holds the keeper.
     node: OnceLock<Weak<RaftNode>>,
     inner: Mutex<Inner>,
@@ -128,7 +130,12 @@ struct Inner {
 }
 
 impl LeaseKeeper {
-    pub(crate) fn new(env: Env, shared: Arc<Shared>, timing: Timing) -> Arc<Self> {
+    pub(crate) fn new(
+        env: Env,
+        shared: Arc<Shared>,
+        timing: Timing,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         let inner = Inner {
             clock: LeaseClock::default(),
             cursor: 0,
@@ -139,6 +146,7 @@ impl LeaseKeeper {
             env,
             shared,
             timing,
+            metrics,
             node: OnceLock::new(),
             inner: Mutex::new(inner),
             notes: tokio::sync::Mutex::new(()),
@@ -295,6 +303,7 @@ impl LeaseKeeper {
         }
         match outcome {
             Renewal::Renewed(ttl) => {
+                self.metrics.leases_renewed.increment();
                 // After the renewal: a note made later knows of it.
                 if self.may_be_noted(id) {
                     self.take_back(id).await?;
@@ -352,9 +361,7 @@ pub(crate) async fn expire(engine: Arc<Engine>, keeper: Arc<LeaseKeeper>) {
     loop {
         let now = *leadership.borrow_and_update();
         if now.leader.is_some() && now.leader != last_leader {
-            engine
-                .leader_changes
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            engine.metrics.leader_changes.increment();
             last_leader = now.leader;
         }
         tokio::select! {
@@ -404,8 +411,11 @@ async fn lead(engine: &Engine, keeper: &LeaseKeeper) {
             // An error is no loss: the clock hands the lease out again until it is gone.
             in_flight.push(async move {
                 let revoke = Command::LeaseRevoke { id };
-                if let Err(error) = engine.node.propose(revoke.encode()).await {
-                    tracing::debug!(lease = id.0, %error, "revoking an expired lease failed for now");
+                match engine.node.propose(revoke.encode()).await {
+                    Ok(_) => engine.metrics.leases_expired.increment(),
+                    Err(error) => {
+                        tracing::debug!(lease = id.0, %error, "revoking an expired lease failed for now");
+                    }
                 }
             });
         }

@@ -19,6 +19,8 @@ use crate::founding::{self, Start, join_urls};
 use crate::http::Plain;
 use crate::lease::{LeaseKeeper, expire, note_time_left};
 use crate::limits::Timing;
+use crate::metered::metered;
+use crate::metrics::Metrics;
 use crate::quota;
 use crate::service::{Front, Gate, Listener};
 use crate::state::{self, StateConfig};
@@ -54,13 +56,18 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
     let (format, start, lock) = claim(&config, bench).await?;
     let joining = matches!(start, StartMode::Join { .. });
 
-    let mut state = StateConfig::new(config.env.clone(), config.dir.join(STATE_DIR));
+    let metrics = Metrics::new();
+    let mut state = StateConfig::new(
+        metered(&config.env, &metrics, |metrics| &metrics.state_sync),
+        config.dir.join(STATE_DIR),
+    );
     if let Some(bench) = bench {
         state.limits = bench.limits;
     }
     let (machine, shared) = state::open(state)
         .map_err(|error| Error::Corrupt(format!("the replicated state: {error}")))?;
-    let keeper = LeaseKeeper::new(config.env.clone(), shared.clone(), timing);
+    let keeper = LeaseKeeper::new(config.env.clone(), shared.clone(), timing, metrics.clone());
+    let log_env = metered(&config.env, &metrics, |metrics| &metrics.log_sync);
     let mut local = Peer {
         id: format.member_id,
         name: config.member_name.clone(),
@@ -71,7 +78,7 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
         Some(bench) => {
             local.peer_url = bench.url(&config.member_name);
             let parts = raft::testing::Parts {
-                env: config.env.clone(),
+                env: log_env,
                 dir: config.dir.join(RAFT_DIR),
                 local: local.clone(),
                 cluster_id: format.cluster_id,
@@ -91,7 +98,7 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
             };
             local.peer_url = peers.url;
             let node = NodeConfig {
-                env: config.env.clone(),
+                env: log_env,
                 dir: config.dir.join(RAFT_DIR),
                 local: local.clone(),
                 cluster_id: format.cluster_id,
@@ -129,6 +136,7 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
                 .is_some_and(|peers| !matches!(peers.security, PeerSecurity::Mutual { .. })),
         },
         bounds,
+        metrics,
     });
     let ready = Format {
         ready: true,

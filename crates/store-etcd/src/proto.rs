@@ -22,3 +22,21 @@ pub mod authpb {
 pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
+
+/// The lock service.
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+
+/// The election service.
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
+
+/// The gRPC health checking protocol.
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
+}
+
+/// Descriptions of all of the above, an encoded `FileDescriptorSet`.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -9,7 +9,7 @@ use trivet_datastore::LeaseId;
 
 use super::front::oversized;
 use super::status::Refusal;
-use super::{ResponseStream, requires_leader};
+use super::{LEASE_KEEP_ALIVE, ResponseStream, requires_leader};
 use crate::engine::{Engine, unexpected};
 use crate::lease::{Question, decode_time};
 use crate::limits::{MAX_LEASE_TTL_SECONDS, STREAM_BUFFER};
@@ -146,6 +146,7 @@ async fn keep_alive(
             Ok(None) => return Ok(()),
             Err(status) => return Err(oversized(&status, engine.bounds).unwrap_or(status)),
         };
+        engine.metrics.rpc(LEASE_KEEP_ALIVE).received.increment();
         let id = LeaseId(request.id);
         // The header is that of the time before the renewal.
         let header = Some(engine.header());

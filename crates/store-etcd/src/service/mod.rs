@@ -5,13 +5,20 @@
 
 mod cluster;
 mod convert;
+mod election;
 mod front;
 mod gate;
+mod gateway;
+mod health;
 mod kv;
 mod lease;
 mod listen;
+mod local;
+mod lock;
 mod maintenance;
+mod queue;
 mod reconfig;
+mod rpc;
 mod snapshot;
 mod status;
 mod watch;
@@ -19,12 +26,16 @@ mod watch_stream;
 
 pub(crate) use cluster::ClusterService;
 pub(crate) use convert::wire;
+pub(crate) use election::ElectionService;
 pub(crate) use front::Front;
 pub(crate) use gate::Gate;
+pub(crate) use health::HealthService;
 pub(crate) use kv::KvService;
 pub(crate) use lease::LeaseService;
 pub(crate) use listen::Listener;
+pub(crate) use lock::LockService;
 pub(crate) use maintenance::MaintenanceService;
+pub(crate) use rpc::{Kind, LEASE_KEEP_ALIVE, RPCS, RpcId, WATCH_WATCH};
 pub(crate) use status::Refusal;
 pub(crate) use watch::WatchService;
 

@@ -13,6 +13,7 @@ pub(crate) enum Refusal {
     TooManyOps,
     DuplicateKey,
     InvalidSortOption,
+    InvalidClientVersion,
     RequestTooLarge,
     MemberUrlsInvalid,
     Compacted,
@@ -64,6 +65,9 @@ impl Refusal {
                 "etcdserver: duplicate key given in txn request",
             ),
             Self::InvalidSortOption => (InvalidArgument, "etcdserver: invalid sort option"),
+            Self::InvalidClientVersion => {
+                (InvalidArgument, "etcdserver: invalid client api version")
+            }
             Self::RequestTooLarge => (InvalidArgument, "etcdserver: request is too large"),
             Self::MemberUrlsInvalid => {
                 (InvalidArgument, "etcdserver: given member URLs are invalid")

@@ -17,11 +17,13 @@ use tonic::{Status, Streaming};
 use trivet_datastore::{Revision, WatchBatch};
 use trivet_mvcc::KeyRange;
 
+use super::WATCH_WATCH;
 use super::convert;
 use super::front::oversized;
 use super::status::Refusal;
 use crate::engine::Engine;
 use crate::limits::MAX_WATCHES_PER_STREAM;
+use crate::meter::Held;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::mvccpb;
 use crate::state::{WatchError, WatchOp, Watcher};
@@ -36,7 +38,7 @@ pub(super) struct WatchStream<'a> {
     engine: &'a Engine,
     inbound: Streaming<pb::WatchRequest>,
     out: &'a mpsc::Sender<Result<pb::WatchResponse, Status>>,
-    watches: HashMap<i64, Watch>,
+    watches: HashMap<i64, Watch<'a>>,
     /// Watches that a compaction ended. In etcd their ids stay taken, and can be cancelled, until
     /// the client does.
     ended: HashSet<i64>,
@@ -45,16 +47,18 @@ pub(super) struct WatchStream<'a> {
     next_id: i64,
     /// Whether the client has said that it asks for nothing more; its watches go on, as in etcd.
     half_closed: bool,
+    _counted: Held<'a>,
 }
 
 /// What the stream knows about a watch while its watcher waits.
-struct Watch {
+struct Watch<'a> {
     /// Makes the watch's future return its watcher.
     poke: Arc<Notify>,
     progress_notify: bool,
     fragment: bool,
     /// Whether something was sent since the last tick of the progress clock.
     active: bool,
+    _counted: Held<'a>,
 }
 
 /// What a watch's future came back with.
@@ -81,6 +85,7 @@ impl<'a> WatchStream<'a> {
             waiting: FuturesUnordered::new(),
             next_id: 0,
             half_closed: false,
+            _counted: engine.metrics.watch_streams.hold(),
         }
     }
 
@@ -111,6 +116,7 @@ impl<'a> WatchStream<'a> {
     }
 
     async fn request(&mut self, request: pb::WatchRequest) -> Result<(), End> {
+        self.engine.metrics.rpc(WATCH_WATCH).received.increment();
         use pb::watch_request::RequestUnion;
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
@@ -171,6 +177,7 @@ impl<'a> WatchStream<'a> {
                 progress_notify: request.progress_notify,
                 fragment: request.fragment,
                 active: true,
+                _counted: self.engine.metrics.watchers.hold(),
             },
         );
         self.send(created).await?;
@@ -306,6 +313,7 @@ impl<'a> WatchStream<'a> {
     }
 
     async fn events(&mut self, id: i64, batch: WatchBatch, fragment: bool) -> Result<(), End> {
+        self.engine.metrics.events.add(batch.events.len() as u64);
         let mut response = pb::WatchResponse {
             header: Some(self.engine.header_at(batch.revision)),
             watch_id: id,
@@ -385,7 +393,7 @@ impl<'a> WatchStream<'a> {
 
     /// Tells idle watches that asked for it how far they are.
     async fn tick(&mut self) -> Result<(), End> {
-        let idle = |watch: &Watch| watch.progress_notify && !watch.active;
+        let idle = |watch: &Watch<'_>| watch.progress_notify && !watch.active;
         let due: Vec<i64> = self
             .watches
             .iter()

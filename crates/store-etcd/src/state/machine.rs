@@ -122,6 +122,7 @@ impl StateMachine for Machine {
         let side = inner.side.clone();
         self.shared.note_size(&inner);
         drop(inner);
+        self.shared.counters.applied(&outcomes);
         self.shared.publish(revision, cursor, &side);
         if compacts {
             // The revision stays; whoever waits for the compaction has to look again.

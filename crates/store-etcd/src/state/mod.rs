@@ -14,6 +14,7 @@ mod auth;
 mod checkpoint;
 mod codec;
 mod command;
+mod counters;
 mod damage;
 mod export;
 mod frame;

@@ -17,6 +17,7 @@ use trivet_raft_node::LogPosition;
 use super::Limits;
 use super::alarm::Alarms;
 use super::auth::AuthTable;
+use super::counters::Counters;
 use super::damage::DamageLog;
 use super::export::Export;
 use super::leases::{LeaseChanges, LeaseLog};
@@ -138,6 +139,7 @@ pub struct Shared {
     /// [`StateSize::total_bytes`], for those who ask before every write.
     total_bytes: AtomicU64,
     pub(super) closed: AtomicBool,
+    pub(super) counters: Counters,
 }
 
 impl std::fmt::Debug for Shared {
@@ -175,6 +177,7 @@ impl Shared {
             alarms: watch::Sender::new(Arc::clone(&inner.side.alarms)),
             auth: watch::Sender::new(Arc::clone(&inner.side.auth)),
             closed: AtomicBool::new(false),
+            counters: Counters::default(),
             inner: RwLock::new(inner),
         }
     }
@@ -255,6 +258,11 @@ impl Shared {
         self.revisions.subscribe()
     }
 
+    /// What was done so far on this member's state.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
     /// How large the state is.
     pub fn size(&self) -> StateSize {
         self.read().size()
@@ -273,6 +281,7 @@ impl Shared {
 
     /// Reads a range. The lock is held for finding keys, not for reading values.
     pub async fn range(&self, op: &RangeOp) -> Result<RangeResult, ReadError> {
+        self.counters.ranges.increment();
         let short = op.count_only
             || matches!(op.range, KeyRange::Key(_))
             || (op.limit > 0
@@ -298,7 +307,9 @@ impl Shared {
     pub async fn read_txn(&self, txn: &Txn) -> Result<TxnResult, ReadError> {
         let (view, table) = self.part(&KeyRange::all())?;
         let txn = txn.clone();
-        blocking(move || view.read_txn(&txn, &*table)).await
+        let result = blocking(move || view.read_txn(&txn, &*table)).await?;
+        self.counters.txn(&result);
+        Ok(result)
     }
 
     /// A checksum over all pairs at a revision.

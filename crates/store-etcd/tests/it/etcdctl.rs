@@ -7,7 +7,7 @@ use crate::support::{Single, soon};
 use trivet_datastore::Datastore;
 
 /// The program, unless it is missing and may be.
-fn installed() -> bool {
+pub(crate) fn installed() -> bool {
     let found = Command::new("etcdctl")
         .env("ETCDCTL_API", "3")
         .arg("version")
@@ -23,7 +23,7 @@ fn installed() -> bool {
     found
 }
 
-fn command(endpoint: &str, words: &[&str]) -> Command {
+pub(crate) fn command(endpoint: &str, words: &[&str]) -> Command {
     let mut command = Command::new("etcdctl");
     command
         .env("ETCDCTL_API", "3")
