@@ -5,6 +5,7 @@ use trivet_datastore::{LeaseId, Revision};
 use trivet_mvcc::{LeaseInfo, Version};
 
 use crate::proto::mvccpb;
+use crate::state::{Alarm, AlarmMember};
 
 pub(crate) const ALARM: &[u8] = b"alarm";
 pub(crate) const AUTH: &[u8] = b"auth";
@@ -136,7 +137,28 @@ impl From<LeaseInfo> for LeaseRecord {
         Self {
             id: lease.id.0,
             ttl: i64::try_from(lease.ttl_s).unwrap_or(i64::MAX),
-            remaining_ttl: 0,
+            remaining_ttl: i64::try_from(lease.remaining_s).unwrap_or(i64::MAX),
+        }
+    }
+}
+
+/// An alarm on disk; it is the key.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct AlarmRecord {
+    #[prost(uint64, tag = "1")]
+    pub(crate) member: u64,
+    #[prost(int32, tag = "2")]
+    pub(crate) alarm: i32,
+}
+
+impl From<AlarmMember> for AlarmRecord {
+    fn from(raised: AlarmMember) -> Self {
+        Self {
+            member: raised.member,
+            alarm: match raised.alarm {
+                Alarm::NoSpace => 1,
+                Alarm::Corrupt => 2,
+            },
         }
     }
 }

@@ -99,7 +99,7 @@ impl Content {
 
     /// Every bucket and entry in order.
     fn walk(&self, pass: &mut dyn Pass) -> Result<(), SnapshotError> {
-        small(pass, schema::ALARM, Vec::new())?;
+        small(pass, schema::ALARM, self.alarms())?;
         small(pass, schema::AUTH, Vec::new())?;
         small(pass, schema::AUTH_ROLES, Vec::new())?;
         small(pass, schema::AUTH_USERS, Vec::new())?;
@@ -140,6 +140,15 @@ impl Content {
             pass.entry(&schema::lease_key(lease.id), value.len(), &value)?;
         }
         Ok(())
+    }
+
+    fn alarms(&self) -> Records {
+        let alarms = self.image.alarms.iter().map(schema::AlarmRecord::from);
+        let mut records: Records = alarms
+            .map(|record| (record.encode_to_vec(), Vec::new()))
+            .collect();
+        records.sort();
+        records
     }
 
     fn member_records(&self) -> Records {

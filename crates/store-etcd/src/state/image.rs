@@ -7,6 +7,7 @@ use bytes::Bytes;
 use trivet_mvcc::{LeaseInfo, Location, ReadValues, View};
 use trivet_raft_node::LogPosition;
 
+use super::alarm::Alarms;
 use super::segments::Table;
 use super::shared::{ReadError, Shared};
 
@@ -19,6 +20,8 @@ pub struct StateImage {
     pub leases: Vec<LeaseInfo>,
     /// The last log entry whose effects are in it.
     pub applied: LogPosition,
+    /// The alarms that are raised.
+    pub alarms: Arc<Alarms>,
     table: Arc<Table>,
 }
 
@@ -47,6 +50,7 @@ impl Shared {
             view: inner.store.view().clone(),
             leases: inner.store.leases().iter().collect(),
             applied: inner.applied,
+            alarms: Arc::clone(&inner.side.alarms),
             table: inner.segments.table(),
         })
     }
