@@ -15,6 +15,7 @@ use crate::{backend, paths};
 pub(crate) fn run(args: &DatastoreArgs) -> Result<(), Failure> {
     match &args.command {
         DatastoreCommand::Inspect(args) => inspect(args),
+        DatastoreCommand::Import(args) => crate::import::run(args),
     }
 }
 

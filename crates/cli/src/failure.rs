@@ -21,6 +21,14 @@ impl Failure {
         }
     }
 
+    /// Data in the way that is not to be left behind: exit code 3.
+    pub(crate) fn foreign(error: impl fmt::Display) -> Self {
+        Self {
+            message: error.to_string(),
+            exit_code: 3,
+        }
+    }
+
     /// Anything else: exit code 1, with every cause in the message.
     pub(crate) fn other(error: impl Into<anyhow::Error>) -> Self {
         let error: anyhow::Error = error.into();

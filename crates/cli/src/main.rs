@@ -11,6 +11,7 @@ mod cloudinit;
 mod config_file;
 mod datastore;
 mod failure;
+mod import;
 mod logging;
 mod member;
 mod node;

@@ -15,6 +15,7 @@ mod consensus;
 mod contact;
 mod discover;
 mod failure;
+mod forget;
 mod join;
 mod membership;
 mod node;

@@ -13,6 +13,7 @@ use crate::api::{
 };
 use crate::discover::role;
 use crate::failure::Stop;
+use crate::forget;
 use crate::join;
 use crate::membership::{change, peer_to_proto};
 use crate::peers::PeerTransport;
@@ -310,6 +311,17 @@ impl RaftNode {
     /// the cluster. `None` after [`RaftNode::shutdown`].
     pub async fn stopped(&self) -> Option<String> {
         self.shared.failure.stopped().await.message()
+    }
+
+    /// Makes the state durable and drops the log up to it: a member that joins later gets the
+    /// state as a snapshot, never the log from its beginning. For a state that did not come from
+    /// the log. Durable on return.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] when the state or the log cannot be written, [`Error::NoLeader`] when
+    /// nothing is committed in time.
+    pub async fn forget_log(&self) -> Result<()> {
+        forget::forget_log(&self.shared).await
     }
 
     /// Keeps something until the last file of this member is closed, however it comes to stop:

@@ -3,6 +3,7 @@
 //! - [`EtcdBackend`]: the kind of store, as the control plane's registry knows it.
 //! - [`open`] and [`StoreConfig`]: one member with prepared settings; [`EtcdStore`] is its
 //!   [`Datastore`](trivet_datastore::Datastore) side, and etcd v3 clients are served beside it.
+//! - [`import`]: a new store from a genuine etcd's snapshot or directory.
 //! - [`state`]: what the log is applied to.
 //! - [`proto`] and [`client`]: the etcd v3 messages and a way to talk to an endpoint, ours or a
 //!   genuine one.
@@ -20,6 +21,7 @@ mod failure;
 mod format;
 mod founding;
 mod http;
+mod import;
 mod lease;
 pub mod limits;
 mod members;
@@ -42,7 +44,8 @@ pub use compaction::{AutoCompaction, AutoCompactionError};
 pub use config::{ClientListener, Manner, PeerSettings, Serves, StoreConfig, StrictReconfig};
 pub use founding::{Founder, Start};
 pub use http::SERVER_VERSION;
+pub use import::{ImportError, ImportOptions, ImportReport, ImportSource, Progress, import};
 pub use open::open;
-pub use probe::K3S_ETCD;
+pub use probe::{K3S_ETCD, UNFINISHED_IMPORT};
 pub use store::EtcdStore;
 pub use trivet_raft_node::{PeerSecurity, REMOVED};

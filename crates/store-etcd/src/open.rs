@@ -30,7 +30,7 @@ use crate::tls;
 
 /// Where log and state lie below the store's directory.
 pub(crate) const RAFT_DIR: &str = "raft";
-const STATE_DIR: &str = "state";
+pub(crate) const STATE_DIR: &str = "state";
 
 /// Locked as long as a member uses the directory. Its content means nothing.
 const LOCK_FILE: &str = "LOCK";
@@ -213,6 +213,14 @@ async fn claim(
             config.dir.display(),
             format.backend
         ))),
+        Some(format)
+            if format.imported_from.is_some() && matches!(config.start, Start::Join { .. }) =>
+        {
+            Err(Error::Invalid(format!(
+                "{} was imported and is a cluster of its own: it cannot join another one. Start it as the first server, or move it away",
+                config.dir.display()
+            )))
+        }
         // A member that once was ready has data; if its log is gone, that is damage.
         Some(format) if format.ready => {
             let mode = if config.force_new_cluster {

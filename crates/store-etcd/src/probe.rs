@@ -7,16 +7,21 @@ use trivet_datastore::{Footprint, ReadOnlyDir};
 
 use crate::backend::{DIR, NAME};
 use crate::format::{self, Format};
+use crate::import::UNFINISHED;
 use crate::open::RAFT_DIR;
 
 /// The name under which K3s's own embedded etcd is reported: nobody's backend here.
 pub const K3S_ETCD: &str = "k3s-etcd";
 
+/// The name under which an interrupted import is reported.
+pub const UNFINISHED_IMPORT: &str = "unfinished-import";
+
 const WAL_DIR: &str = "etcd/member/wal";
 const DB_FILE: &str = "etcd/member/snap/db";
 
 pub(crate) fn probe(dir: &dyn ReadOnlyDir) -> io::Result<Vec<Footprint>> {
-    Ok(own(dir)?.into_iter().chain(k3s(dir)?).collect())
+    let found = own(dir)?.into_iter().chain(unfinished(dir)?);
+    Ok(found.chain(k3s(dir)?).collect())
 }
 
 fn own(dir: &dyn ReadOnlyDir) -> io::Result<Option<Footprint>> {
@@ -58,6 +63,17 @@ fn own(dir: &dyn ReadOnlyDir) -> io::Result<Option<Footprint>> {
             "a Trivet store whose FORMAT file is not usable: {problem}"
         )),
     })
+}
+
+/// What an interrupted import left. Nobody's data, but whoever began it wants to know before
+/// another store is founded here.
+fn unfinished(dir: &dyn ReadOnlyDir) -> io::Result<Option<Footprint>> {
+    Ok(dir.is_dir(UNFINISHED)?.then(|| Footprint {
+        backend: UNFINISHED_IMPORT.to_owned(),
+        path: PathBuf::from(UNFINISHED),
+        description: "an import that did not finish: run it again, or remove this directory"
+            .to_owned(),
+    }))
 }
 
 fn k3s(dir: &dyn ReadOnlyDir) -> io::Result<Option<Footprint>> {

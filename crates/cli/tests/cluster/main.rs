@@ -13,6 +13,7 @@ mod etcd;
 mod exercise;
 mod failover;
 mod guard;
+mod import;
 mod join_failures;
 mod kubectl;
 mod quorum;

@@ -1,7 +1,12 @@
-//! A genuine etcd's database (`docs/formats/bbolt.md`): what is in it, written from our state.
+//! A genuine etcd's files: its database (`docs/formats/bbolt.md`), written and read, and its log.
 //!
 //! - [`schema`]: keys and values of its buckets.
 //! - [`write`]: the snapshot that an etcd client asks for.
+//! - [`read`]: a database as a new state.
+//! - [`wal`], [`entry`]: what the log of a stopped member holds beyond its database.
 
+pub(crate) mod entry;
+pub(crate) mod read;
 pub(crate) mod schema;
+pub(crate) mod wal;
 pub(crate) mod write;

@@ -23,6 +23,7 @@ pub(crate) const META_TERM: &[u8] = b"term";
 pub(crate) const META_VOTERS: &[u8] = b"confState";
 pub(crate) const META_COMPACTION: &[u8] = b"scheduledCompactRev";
 pub(crate) const META_COMPACTED: &[u8] = b"finishedCompactRev";
+pub(crate) const AUTH_ENABLED: &[u8] = b"authEnabled";
 pub(crate) const CLUSTER_VERSION: &[u8] = b"clusterVersion";
 
 /// Main revision, `_`, position: as a key, and as the value of a compaction.
@@ -160,6 +161,21 @@ impl From<AlarmMember> for AlarmRecord {
                 Alarm::Corrupt => 2,
             },
         }
+    }
+}
+
+impl AlarmRecord {
+    /// The alarm, if it is one that is known here.
+    pub(crate) fn raised(&self) -> Option<AlarmMember> {
+        let alarm = match self.alarm {
+            1 => Alarm::NoSpace,
+            2 => Alarm::Corrupt,
+            _ => return None,
+        };
+        Some(AlarmMember {
+            alarm,
+            member: self.member,
+        })
     }
 }
 

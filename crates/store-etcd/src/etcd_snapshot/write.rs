@@ -153,9 +153,9 @@ impl Content {
 
     fn member_records(&self) -> Records {
         let record = |member: &Member| {
-            let urls = |url: &str| match url {
-                "" => Vec::new(),
-                url => vec![url.to_owned()],
+            let urls = |urls: &str| -> Vec<String> {
+                let several = urls.split(',').filter(|url| !url.is_empty());
+                several.map(str::to_owned).collect()
             };
             let mut value = json!({
                 "id": member.id,

@@ -4,7 +4,7 @@
 //! translate between the wire and the algebra.
 
 mod cluster;
-mod convert;
+pub(crate) mod convert;
 mod election;
 mod front;
 mod gate;

@@ -209,7 +209,10 @@ impl Inner {
         Ok(outcomes)
     }
 
-    fn execute(&mut self, command: Command) -> io::Result<Result<Response, CommandError>> {
+    pub(super) fn execute(
+        &mut self,
+        command: Command,
+    ) -> io::Result<Result<Response, CommandError>> {
         let command = match command {
             Command::As { caller, command } => {
                 let leases = self.store.leases();

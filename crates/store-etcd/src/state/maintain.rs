@@ -88,7 +88,7 @@ impl Shared {
 
     /// Writes a checkpoint; `again` also where there is one of this state whose values lie
     /// elsewhere.
-    fn checkpoint(&self, again: bool) -> io::Result<()> {
+    pub(super) fn checkpoint(&self, again: bool) -> io::Result<()> {
         let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
         let (image, unsynced) = {
             let mut inner = self.write();

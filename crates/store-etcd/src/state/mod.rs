@@ -11,6 +11,7 @@
 
 mod alarm;
 mod auth;
+mod build;
 mod checkpoint;
 mod codec;
 mod command;
@@ -36,6 +37,7 @@ mod tests;
 
 pub use alarm::{Alarm, AlarmAction, AlarmMember, Alarms};
 pub use auth::{AuthTable, Caller};
+pub(crate) use build::{Builder, Put, Record, Seed};
 pub use codec::DecodeError;
 pub use command::{Command, CommandError, Outcome, Response};
 pub use export::Export;

@@ -15,6 +15,7 @@ mod health;
 mod hostile;
 mod http;
 mod http_client;
+mod import;
 mod kv;
 mod lease;
 mod limits;

@@ -50,6 +50,10 @@ async fn txn(client: &Client, success: Vec<RequestOp>) {
     client.kv().txn(request).await.unwrap();
 }
 
+pub(crate) async fn put_one(client: &Client, key: &str, value: &str) {
+    txn(client, vec![put(key.into(), value.into(), 0)]).await;
+}
+
 fn key(number: usize) -> String {
     format!("/registry/things/{:06}", number * 7919 % 1_000_003)
 }
@@ -204,7 +208,7 @@ async fn a_genuine_etcd_takes_our_snapshot() {
 }
 
 /// The parts of a snapshot, as a client gets them.
-async fn stream(client: &Client) -> (Vec<u8>, Vec<(u64, usize)>) {
+pub(crate) async fn stream(client: &Client) -> (Vec<u8>, Vec<(u64, usize)>) {
     let answer = client.maintenance().snapshot(SnapshotRequest {}).await;
     let mut parts = answer.unwrap().into_inner();
     let (mut file, mut sizes) = (Vec::new(), Vec::new());
