@@ -12,7 +12,7 @@ impl Dice {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,7 +22,7 @@ impl Dice {
 
     /// A number below `limit`, which is not 0.
     pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
+        (self.number() % limit.max(1) as u64) as usize
     }
 
     /// True in so many of a hundred cases.
@@ -48,7 +48,7 @@ mod tests {
     fn a_seed_means_the_same_for_ever() {
         let mut dice = Dice::new(1);
         assert_eq!(
-            [dice.next(), dice.next()],
+            [dice.number(), dice.number()],
             [0x910a_2dec_8902_5cc1, 0xbeeb_8da1_658e_ec67]
         );
     }

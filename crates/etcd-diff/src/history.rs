@@ -105,8 +105,8 @@ impl History {
             revision >= watch.start
                 && left
                 && watch.covers(&pair.key)
-                && !(watch.no_delete && deleted)
-                && !(watch.no_put && !deleted)
+                && !(deleted && watch.no_delete)
+                && (deleted || !watch.no_put)
         };
         self.0.iter().enumerate().filter(delivered).count()
     }

@@ -162,7 +162,7 @@ async fn a_planted_difference_is_found() {
         ..Default::default()
     });
     let source = Source::Generated(Box::new(Generator::new(seed())), 200);
-    let report = ours_twice(&[put.clone()], source).await;
+    let report = ours_twice(std::slice::from_ref(&put), source).await;
     assert_eq!(report.mismatches.len(), 1, "{}", told(&report));
 
     // One that shows nowhere but in what a watch delivers.

@@ -67,7 +67,7 @@ impl Generator {
         match self.dice.below(100) {
             0..10 => Bytes::new(),
             10..70 => Bytes::from(format!("v{}", self.dice.below(6))),
-            70..90 => Bytes::from(self.dice.next().to_le_bytes().to_vec()),
+            70..90 => Bytes::from(self.dice.number().to_le_bytes().to_vec()),
             90..99 => Bytes::from(vec![b'x'; self.dice.below(3000)]),
             // Between the limits of a command and of a message, and beyond both.
             _ => {

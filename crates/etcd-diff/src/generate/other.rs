@@ -139,7 +139,7 @@ impl Generator {
         for key in ["big/1", "big/2", "big/3"] {
             self.queue.push_back(Op::Put(pb::PutRequest {
                 key: key.into(),
-                value: Bytes::from(vec![self.dice.next() as u8; 1_100_000]),
+                value: Bytes::from(vec![self.dice.number() as u8; 1_100_000]),
                 ..Default::default()
             }));
         }
