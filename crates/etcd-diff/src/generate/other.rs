@@ -169,7 +169,7 @@ impl Generator {
         match self.dice.below(10) {
             0..5 => Op::MemberList(self.dice.percent(50)),
             5 => Op::MemberAdd(urls(&mut self.dice), self.dice.percent(50)),
-            6 => Op::MemberRemove(4711),
+            6 => Op::MemberRemove(self.dice.pick(&[4711, LOCAL_MEMBER])),
             7 => Op::MemberUpdate(4711, vec!["http://127.0.0.1:1".to_owned()]),
             8 if view.spared.bad_member_update => Op::MemberUpdate(4712, vec![]),
             8 => Op::MemberUpdate(LOCAL_MEMBER, urls(&mut self.dice)),
