@@ -17,6 +17,7 @@ mod discover;
 mod failure;
 mod forget;
 mod join;
+mod lane;
 mod membership;
 mod node;
 mod peers;

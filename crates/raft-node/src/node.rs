@@ -15,6 +15,7 @@ use crate::discover::role;
 use crate::failure::Stop;
 use crate::forget;
 use crate::join;
+use crate::lane;
 use crate::membership::{change, peer_to_proto};
 use crate::peers::PeerTransport;
 use crate::peers::client::GrpcTransport;
@@ -48,6 +49,8 @@ impl RaftNode {
     /// Joining waits for as long as no listed member can be reached. Before the cluster has
     /// agreed to take this member in, nothing is written.
     ///
+    /// Consensus runs on a thread of its own that ends with the node.
+    ///
     /// # Errors
     /// [`Error::Refused`] when the start mode does not fit the data, or the cluster does not take
     /// this member; [`Error::Storage`] when the log cannot be opened.
@@ -68,7 +71,7 @@ impl RaftNode {
             retention: Retention::default(),
             plaintext_urls: config.security.plaintext_urls(),
         };
-        Self::start_on(parts, machine, query, Arc::new(transport)).await
+        lane::on_its_own(Self::start_on(parts, machine, query, Arc::new(transport))).await
     }
 
     /// Waits until the cluster would replace member `old` by `config.local`
