@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Keys and values stay slices of the buffer a message arrived in.
         .bytes(".")
         .generate_default_stubs(true)
+        .codec_path("crate::codec::MessageCodec")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -38,6 +38,12 @@ pub trait ReadValues {
             .collect()
     }
 
+    /// Like [`ReadValues::read_many`], for values that are let go of together and soon: they may
+    /// share memory, so that keeping one keeps others.
+    fn read_together(&self, locations: &[Location]) -> io::Result<Vec<Bytes>> {
+        self.read_many(locations)
+    }
+
     /// A value that may be empty.
     fn read_any(&self, location: Location) -> io::Result<Bytes> {
         if location.length == 0 {

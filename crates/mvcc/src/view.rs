@@ -87,6 +87,19 @@ impl View {
         Ok(select(&self.index, op, at, self.revision))
     }
 
+    /// Reads a range for an answer that is sent and forgotten: see
+    /// [`ReadValues::read_together`].
+    pub fn range_together(
+        &self,
+        op: &RangeOp,
+        values: &dyn ReadValues,
+    ) -> io::Result<Result<RangeResult, Error>> {
+        match self.select(op) {
+            Ok(selection) => selection.read_together(values).map(Ok),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
     /// Reads a range.
     pub fn range(
         &self,
@@ -267,8 +280,21 @@ impl Selection {
     }
 
     /// Reads the values.
-    pub fn read(mut self, values: &dyn ReadValues) -> io::Result<RangeResult> {
-        let read = if self.values() == 0 {
+    pub fn read(self, values: &dyn ReadValues) -> io::Result<RangeResult> {
+        self.read_by(|locations| values.read_many(locations))
+    }
+
+    /// Reads the values for an answer that is sent and forgotten: see
+    /// [`ReadValues::read_together`].
+    pub fn read_together(self, values: &dyn ReadValues) -> io::Result<RangeResult> {
+        self.read_by(|locations| values.read_together(locations))
+    }
+
+    fn read_by(
+        mut self,
+        read: impl FnOnce(&[Location]) -> io::Result<Vec<Bytes>>,
+    ) -> io::Result<RangeResult> {
+        let values = if self.values() == 0 {
             vec![Bytes::new(); self.pairs.len()]
         } else {
             let locations: Vec<Location> = self
@@ -276,9 +302,9 @@ impl Selection {
                 .iter()
                 .map(|(_, version)| version.location)
                 .collect();
-            values.read_many(&locations)?
+            read(&locations)?
         };
-        let pairs = std::mem::take(&mut self.pairs).into_iter().zip(read);
+        let pairs = std::mem::take(&mut self.pairs).into_iter().zip(values);
         let mut items: Vec<_> = pairs
             .map(|((key, version), value)| version.pair(key, value))
             .collect();

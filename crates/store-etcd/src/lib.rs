@@ -13,6 +13,7 @@
 mod aside;
 mod backend;
 pub mod client;
+mod codec;
 mod compaction;
 mod config;
 mod engine;

@@ -157,7 +157,8 @@ impl Datastore for EtcdStore {
             count_only: request.count_only,
             ..RangeOp::new(range)
         };
-        let found = self.engine.shared.range(&op).await.map_err(Failure::from)?;
+        let found = self.engine.shared.range_to_keep(&op).await;
+        let found = found.map_err(Failure::from)?;
         Ok(RangePage {
             revision: found.revision,
             items: found.items,

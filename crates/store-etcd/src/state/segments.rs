@@ -106,12 +106,31 @@ impl ReadValues for Table {
     }
 
     fn read_many(&self, locations: &[Location]) -> io::Result<Vec<Bytes>> {
+        // Copied: a slice would keep its neighbours in memory as long as itself.
+        self.read_spans(locations, |_, value| Bytes::copy_from_slice(value))
+    }
+
+    fn read_together(&self, locations: &[Location]) -> io::Result<Vec<Bytes>> {
+        self.read_spans(locations, Bytes::slice_ref)
+    }
+}
+
+impl Table {
+    /// Reads values that lie near each other in one piece; `take` makes a value from the piece
+    /// and its place in it.
+    fn read_spans(
+        &self,
+        locations: &[Location],
+        take: impl Fn(&Bytes, &[u8]) -> Bytes,
+    ) -> io::Result<Vec<Bytes>> {
         let mut order: Vec<usize> = (0..locations.len())
             .filter(|&index| locations[index].length > 0)
             .collect();
-        order.sort_unstable_by_key(|&index| locations[index]);
+        // Often they are in order already: written one after the other, and never since.
+        if !order.is_sorted_by_key(|&index| locations[index]) {
+            order.sort_unstable_by_key(|&index| locations[index]);
+        }
         let mut values = vec![Bytes::new(); locations.len()];
-        let mut buffer = Vec::new();
         let mut rest = &order[..];
         while let Some(&first) = rest.first() {
             let start = u64::from(locations[first].offset);
@@ -135,13 +154,13 @@ impl ReadValues for Table {
                 rest = &rest[1..];
                 continue;
             }
-            buffer.resize((end - start) as usize, 0);
-            self.read_record(locations[first], start, &mut buffer)?;
+            let mut piece = vec![0; (end - start) as usize];
+            self.read_record(locations[first], start, &mut piece)?;
+            let piece = Bytes::from(piece);
             for &index in &rest[..together] {
                 let location = locations[index];
-                let record = &buffer[(u64::from(location.offset) - start) as usize..];
-                // Copied: a slice would keep its neighbours in memory as long as itself.
-                values[index] = Bytes::copy_from_slice(self.value(location, record)?);
+                let record = &piece[(u64::from(location.offset) - start) as usize..];
+                values[index] = take(&piece, self.value(location, record)?);
             }
             rest = &rest[together..];
         }

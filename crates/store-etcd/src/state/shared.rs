@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use trivet_env::Disk;
 use trivet_mvcc::{
     Error as Refusal, KeyRange, LeaseId, LeaseInfo, RangeOp, RangeResult, ReadValues, Revision,
-    SortOrder, Store, Txn, TxnResult, View,
+    Selection, SortOrder, Store, Txn, TxnResult, View,
 };
 use trivet_raft_node::LogPosition;
 
@@ -279,8 +279,24 @@ impl Shared {
         self.total_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Reads a range. The lock is held for finding keys, not for reading values.
+    /// Reads a range whose result is sent and forgotten: its values may share memory. The lock
+    /// is held for finding keys, not for reading values.
     pub async fn range(&self, op: &RangeOp) -> Result<RangeResult, ReadError> {
+        self.range_by(op, View::range_together, Selection::read_together)
+            .await
+    }
+
+    /// Reads a range whose pairs may be kept, one without the other.
+    pub async fn range_to_keep(&self, op: &RangeOp) -> Result<RangeResult, ReadError> {
+        self.range_by(op, View::range, Selection::read).await
+    }
+
+    async fn range_by(
+        &self,
+        op: &RangeOp,
+        range: fn(&View, &RangeOp, &dyn ReadValues) -> io::Result<Result<RangeResult, Refusal>>,
+        read: fn(Selection, &dyn ReadValues) -> io::Result<RangeResult>,
+    ) -> Result<RangeResult, ReadError> {
         self.counters.ranges.increment();
         let short = op.count_only
             || matches!(op.range, KeyRange::Key(_))
@@ -290,7 +306,7 @@ impl Shared {
         if !short {
             let (view, table) = self.part(&op.range)?;
             let op = op.clone();
-            return blocking(move || view.range(&op, &*table)).await;
+            return blocking(move || range(&view, &op, &*table)).await;
         }
         let (selection, table) = {
             let inner = self.read();
@@ -298,9 +314,9 @@ impl Shared {
             (inner.store.view().select(op)?, inner.segments.table())
         };
         if selection.values() <= INLINE_VALUES {
-            return Ok(selection.read(&*table)?);
+            return Ok(read(selection, &*table)?);
         }
-        blocking(move || selection.read(&*table).map(Ok)).await
+        blocking(move || read(selection, &*table).map(Ok)).await
     }
 
     /// Runs a transaction of top-level ranges on one consistent state.
