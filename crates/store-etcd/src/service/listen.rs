@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
+use super::coalesce::{Gathering, Turns};
 use crate::limits::{HANDSHAKE_TIMEOUT, MAX_CONCURRENT_STREAMS, MAX_CONNECTIONS};
 
 /// Flow-control windows: a whole request of the largest size fits without waiting for updates.
@@ -150,13 +151,15 @@ where
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HANDSHAKE_TIMEOUT);
-    let connection = builder.serve_connection(TokioIo::new(io), service);
-    let mut connection = std::pin::pin!(connection);
+    let stream = Gathering::new(io);
+    let connection = builder.serve_connection(TokioIo::new(stream.handle()), service);
+    let connection = std::pin::pin!(connection);
+    let mut turns = Turns { stream, connection };
     let outcome = tokio::select! {
-        outcome = connection.as_mut() => outcome,
+        outcome = &mut turns => outcome,
         () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            turns.connection.as_mut().graceful_shutdown();
+            turns.await
         }
     };
     if let Err(error) = outcome {

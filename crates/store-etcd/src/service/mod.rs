@@ -4,6 +4,7 @@
 //! translate between the wire and the algebra.
 
 mod cluster;
+mod coalesce;
 pub(crate) mod convert;
 mod election;
 mod front;
