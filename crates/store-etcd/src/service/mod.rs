@@ -23,6 +23,7 @@ mod rpc;
 mod snapshot;
 mod status;
 mod watch;
+mod watch_group;
 mod watch_stream;
 
 pub(crate) use cluster::ClusterService;

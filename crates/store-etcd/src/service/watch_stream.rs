@@ -4,14 +4,14 @@
 //! fragments stay together, and a stream-wide progress notification stands behind every event
 //! up to its revision.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use prost::Message;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tonic::{Status, Streaming};
 use trivet_datastore::{Revision, WatchBatch};
@@ -21,28 +21,33 @@ use super::WATCH_WATCH;
 use super::convert;
 use super::front::oversized;
 use super::status::Refusal;
+use super::watch_group;
 use crate::engine::Engine;
 use crate::limits::MAX_WATCHES_PER_STREAM;
 use crate::meter::Held;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::mvccpb;
-use crate::state::{WatchError, WatchOp, Watcher};
+use crate::state::{Next, WatchError, WatchOp, Watcher};
 
 /// The id in responses that belong to no watch.
 const NO_WATCH: i64 = -1;
 
 /// Ends the stream: the client is gone, or with a status for it.
-type End = Option<Status>;
+pub(super) type End = Option<Status>;
 
 pub(super) struct WatchStream<'a> {
     engine: &'a Engine,
     inbound: Streaming<pb::WatchRequest>,
     out: &'a mpsc::Sender<Result<pb::WatchResponse, Status>>,
-    watches: HashMap<i64, Watch<'a>>,
+    watches: BTreeMap<i64, Watch<'a>>,
+    /// The first revision that the watches in step have not looked at.
+    next: Revision,
+    revisions: watch::Receiver<Revision>,
     /// Watches that a compaction ended. In etcd their ids stay taken, and can be cancelled, until
     /// the client does.
     ended: HashSet<i64>,
-    /// One future per watch; it owns the watcher and gives it back with what happened.
+    /// One future for each watch that reads history; it owns the watcher and gives it back with
+    /// what happened.
     waiting: FuturesUnordered<Pin<Box<dyn Future<Output = Turn> + Send>>>,
     next_id: i64,
     /// Whether the client has said that it asks for nothing more; its watches go on, as in etcd.
@@ -50,15 +55,24 @@ pub(super) struct WatchStream<'a> {
     _counted: Held<'a>,
 }
 
-/// What the stream knows about a watch while its watcher waits.
-struct Watch<'a> {
+/// What the stream knows about a watch.
+pub(super) struct Watch<'a> {
+    /// The watcher, if it is in step with the others; else its future has it.
+    pub(super) synced: Option<Watcher>,
     /// Makes the watch's future return its watcher.
     poke: Arc<Notify>,
     progress_notify: bool,
-    fragment: bool,
+    previous: bool,
+    pub(super) fragment: bool,
     /// Whether something was sent since the last tick of the progress clock.
-    active: bool,
+    pub(super) active: bool,
     _counted: Held<'a>,
+}
+
+impl Watch<'_> {
+    pub(super) fn wants_previous(&self) -> bool {
+        self.previous && self.synced.is_some()
+    }
 }
 
 /// What a watch's future came back with.
@@ -66,7 +80,7 @@ struct Turn {
     id: i64,
     watcher: Watcher,
     poke: Arc<Notify>,
-    /// `None`: it was poked.
+    /// `None`: it was poked, or there is nothing more right now.
     outcome: Option<Result<WatchBatch, WatchError>>,
 }
 
@@ -80,7 +94,9 @@ impl<'a> WatchStream<'a> {
             engine,
             inbound,
             out,
-            watches: HashMap::new(),
+            watches: BTreeMap::new(),
+            next: engine.shared.revision().next(),
+            revisions: engine.shared.revisions(),
             ended: HashSet::new(),
             waiting: FuturesUnordered::new(),
             next_id: 0,
@@ -105,6 +121,11 @@ impl<'a> WatchStream<'a> {
                     Err(status) => return Err(oversized(&status, self.engine.bounds).unwrap_or(status)),
                 },
                 Some(turn) = self.waiting.next() => self.turn(turn).await,
+                // The end of the store is announced there too.
+                changed = self.revisions.changed() => match changed {
+                    Ok(()) => self.advance().await,
+                    Err(_) => Err(end(&WatchError::Closed)),
+                },
                 _ = progress.tick() => self.tick().await,
             };
             match step {
@@ -173,15 +194,17 @@ impl<'a> WatchStream<'a> {
         self.watches.insert(
             id,
             Watch {
+                synced: None,
                 poke: poke.clone(),
                 progress_notify: request.progress_notify,
+                previous: request.prev_kv,
                 fragment: request.fragment,
                 active: true,
                 _counted: self.engine.metrics.watchers.hold(),
             },
         );
         self.send(created).await?;
-        self.wait(id, watcher, poke);
+        self.place(id, watcher, poke);
         Ok(())
     }
 
@@ -228,13 +251,19 @@ impl<'a> WatchStream<'a> {
         .await
     }
 
-    /// Lets a watcher wait for its next events.
-    fn wait(&self, id: i64, mut watcher: Watcher, poke: Arc<Notify>) {
+    /// Puts a watcher in step with the others if it has come that far; else it reads on alone.
+    fn place(&mut self, id: i64, mut watcher: Watcher, poke: Arc<Notify>) {
+        if watcher.is_recent() && watcher.position().next() >= self.next {
+            if let Some(watch) = self.watches.get_mut(&id) {
+                watch.synced = Some(watcher);
+            }
+            return;
+        }
         self.waiting.push(Box::pin(async move {
             let outcome = tokio::select! {
                 biased;
                 () = poke.notified() => None,
-                outcome = watcher.next() => Some(outcome),
+                outcome = watcher.ready() => outcome.transpose(),
             };
             Turn {
                 id,
@@ -245,10 +274,66 @@ impl<'a> WatchStream<'a> {
         }));
     }
 
-    async fn turn(&mut self, turn: Turn) -> Result<(), End> {
-        if let Some((id, watcher, poke)) = self.settle(turn).await? {
-            self.wait(id, watcher, poke);
+    /// Takes the watches in step to the newest revision.
+    async fn advance(&mut self) -> Result<(), End> {
+        // Marked before looking: what comes after wakes the stream again.
+        self.revisions.borrow_and_update();
+        loop {
+            let next = self.engine.shared.recent(self.next);
+            match next.map_err(|error| end(&error))? {
+                Next::Nothing => return Ok(()),
+                Next::Recent(recent) => {
+                    self.next =
+                        watch_group::step(self.engine, self.out, &mut self.watches, recent).await?;
+                }
+                Next::Behind => {
+                    // The client reads too slowly: from here on each watch looks things up.
+                    self.next = self.engine.shared.revision().next();
+                    let fallen: Vec<_> = self
+                        .watches
+                        .iter_mut()
+                        .filter_map(|(id, watch)| {
+                            Some((*id, watch.synced.take()?, watch.poke.clone()))
+                        })
+                        .collect();
+                    for (id, watcher, poke) in fallen {
+                        self.place(id, watcher, poke);
+                    }
+                }
+            }
         }
+    }
+
+    async fn turn(&mut self, turn: Turn) -> Result<(), End> {
+        let read_all = turn.outcome.is_none();
+        if let Some((id, watcher, poke)) = self.settle(turn).await? {
+            if read_all {
+                self.catch_up(id, watcher, poke).await?;
+            } else {
+                self.place(id, watcher, poke);
+            }
+        }
+        Ok(())
+    }
+
+    /// Delivers what is left and puts the watcher in step with the others.
+    async fn catch_up(
+        &mut self,
+        id: i64,
+        mut watcher: Watcher,
+        poke: Arc<Notify>,
+    ) -> Result<(), End> {
+        loop {
+            let outcome = match watcher.ready().await {
+                Ok(None) => break,
+                Ok(Some(batch)) => Ok(batch),
+                Err(error) => Err(error),
+            };
+            if !self.deliver(id, outcome).await? {
+                return Ok(());
+            }
+        }
+        self.place(id, watcher, poke);
         Ok(())
     }
 
@@ -304,71 +389,34 @@ impl<'a> WatchStream<'a> {
                 .await?;
                 Ok(false)
             }
-            Err(WatchError::Closed) => Err(Some(Refusal::Stopped.into())),
-            Err(WatchError::Damaged(what)) => {
-                tracing::error!(what, "a watch met damaged data");
-                Err(Some(Refusal::Corrupt.into()))
-            }
+            Err(error) => Err(end(&error)),
         }
     }
 
     async fn events(&mut self, id: i64, batch: WatchBatch, fragment: bool) -> Result<(), End> {
         self.engine.metrics.events.add(batch.events.len() as u64);
-        let mut response = pb::WatchResponse {
+        let response = pb::WatchResponse {
             header: Some(self.engine.header_at(batch.revision)),
             watch_id: id,
             events: batch.events.into_iter().map(convert::event).collect(),
             ..Default::default()
         };
-        let limit = self.engine.bounds.fragment_bytes();
-        if !fragment || response.events.len() < 2 || response.encoded_len() < limit {
-            return self.send(response).await;
-        }
-        let mut pieces = cut(std::mem::take(&mut response.events), limit)
-            .into_iter()
-            .peekable();
-        while let Some(events) = pieces.next() {
-            let fragment = pieces.peek().is_some();
-            self.send(pb::WatchResponse {
-                events,
-                fragment,
-                ..response.clone()
-            })
-            .await?;
-        }
-        Ok(())
+        let limit = fragment.then(|| self.engine.bounds.fragment_bytes());
+        send_events(self.out, response, limit).await
     }
 
-    /// Takes every watcher in, delivers what is there, and says for each how far it came:
-    /// everything up to that revision was sent. `None` for one that has not reached its start.
-    async fn gather(&mut self) -> Result<Vec<(i64, Watcher, Arc<Notify>, Option<Revision>)>, End> {
+    /// Delivers everything up to the newest revision to every watch; answers that revision.
+    async fn gather(&mut self) -> Result<Revision, End> {
         for watch in self.watches.values() {
             watch.poke.notify_one();
         }
-        let mut watchers = Vec::with_capacity(self.watches.len());
         while let Some(turn) = self.waiting.next().await {
-            // Poked ones look at the poke first, so none keeps it for later.
-            if let Some(watcher) = self.settle(turn).await? {
-                watchers.push(watcher);
+            if let Some((id, watcher, poke)) = self.settle(turn).await? {
+                self.catch_up(id, watcher, poke).await?;
             }
         }
-        let target = self.engine.shared.revision();
-        let mut gathered = Vec::with_capacity(watchers.len());
-        'watches: for (id, mut watcher, poke) in watchers {
-            loop {
-                let outcome = match watcher.ready().await {
-                    Ok(None) => break,
-                    Ok(Some(batch)) => Ok(batch),
-                    Err(error) => Err(error),
-                };
-                if !self.deliver(id, outcome).await? {
-                    continue 'watches;
-                }
-            }
-            let reached = watcher.start() <= target && watcher.position() >= target;
-            gathered.push((id, watcher, poke, reached.then_some(target)));
-        }
-        Ok(gathered)
+        self.advance().await?;
+        Ok(Revision(self.next.0.saturating_sub(1)))
     }
 
     /// Answers a progress request: one notification for the whole stream, or nothing.
@@ -376,19 +424,11 @@ impl<'a> WatchStream<'a> {
         if self.watches.is_empty() {
             return Ok(());
         }
-        let gathered = self.gather().await?;
-        let all = gathered
-            .iter()
-            .map(|(.., reached)| *reached)
-            .min()
-            .flatten();
-        for (id, watcher, poke, _) in gathered {
-            self.wait(id, watcher, poke);
+        let revision = self.gather().await?;
+        if !self.watches.is_empty() && self.watches.values().all(|one| reached(one, revision)) {
+            self.notify(NO_WATCH, revision).await?;
         }
-        match all {
-            Some(revision) => self.notify(NO_WATCH, revision).await,
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Tells idle watches that asked for it how far they are.
@@ -406,11 +446,11 @@ impl<'a> WatchStream<'a> {
         if due.is_empty() {
             return Ok(());
         }
-        for (id, watcher, poke, reached) in self.gather().await? {
-            self.wait(id, watcher, poke);
+        let revision = self.gather().await?;
+        for id in due {
             // One that was idle until now may have had something to deliver just then.
-            let still_idle = self.watches.get(&id).is_some_and(|watch| !watch.active);
-            if let Some(revision) = reached.filter(|_| still_idle && due.contains(&id)) {
+            let told = |watch: &Watch<'_>| !watch.active && reached(watch, revision);
+            if self.watches.get(&id).is_some_and(told) {
                 self.notify(id, revision).await?;
             }
         }
@@ -429,6 +469,51 @@ impl<'a> WatchStream<'a> {
     async fn send(&mut self, response: pb::WatchResponse) -> Result<(), End> {
         self.out.send(Ok(response)).await.map_err(|_| None)
     }
+}
+
+/// Whether a watch has begun and was told everything up to a revision.
+fn reached(watch: &Watch<'_>, revision: Revision) -> bool {
+    watch
+        .synced
+        .as_ref()
+        .is_some_and(|watcher| watcher.start() <= revision && watcher.position() >= revision)
+}
+
+/// How a stream ends that met this.
+pub(super) fn end(error: &WatchError) -> End {
+    Some(match error {
+        WatchError::Closed => Refusal::Stopped.into(),
+        WatchError::Damaged(what) => {
+            tracing::error!(what, "a watch met damaged data");
+            Refusal::Corrupt.into()
+        }
+        WatchError::Compacted { .. } => Refusal::Compacted.into(),
+    })
+}
+
+/// Sends events, in fragments where the watch takes them and they are larger than `limit`.
+pub(super) async fn send_events(
+    out: &mpsc::Sender<Result<pb::WatchResponse, Status>>,
+    mut response: pb::WatchResponse,
+    limit: Option<usize>,
+) -> Result<(), End> {
+    let Some(limit) =
+        limit.filter(|limit| response.events.len() > 1 && response.encoded_len() >= *limit)
+    else {
+        return out.send(Ok(response)).await.map_err(|_| None);
+    };
+    let mut pieces = cut(std::mem::take(&mut response.events), limit)
+        .into_iter()
+        .peekable();
+    while let Some(events) = pieces.next() {
+        let piece = pb::WatchResponse {
+            events,
+            fragment: pieces.peek().is_some(),
+            ..response.clone()
+        };
+        out.send(Ok(piece)).await.map_err(|_| None)?;
+    }
+    Ok(())
 }
 
 /// Cuts events into pieces below the limit, each with one event at least.

@@ -47,4 +47,5 @@ pub use machine::Machine;
 pub use open::{Limits, OpenError, StateConfig, open};
 pub use prefixes::PrefixUse;
 pub use shared::{ReadError, Shared, StateHash, StateSize};
+pub(crate) use watcher::{Next, Recent, delivered, read_previous};
 pub use watcher::{WatchError, WatchOp, Watcher};

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tokio::sync::watch;
 use trivet_mvcc::{
-    Change, EventKind, KeyRange, ReadValues, Revision, RevisionEvents, Version, View, WatchBatch,
-    WatchEvent,
+    Change, Event, EventKind, KeyRange, KeyValue, ReadValues, Revision, RevisionEvents, Version,
+    View, WatchBatch, WatchEvent,
 };
 
 use super::segments::Table;
@@ -151,6 +151,22 @@ impl Watcher {
         Revision(self.next.0.saturating_sub(1))
     }
 
+    /// Whether it waits for nothing from history: everything it still wants comes after
+    /// [`Watcher::position`], if it is still in memory.
+    pub(crate) fn is_recent(&self) -> bool {
+        self.compacted.is_none() && self.backlog.is_none()
+    }
+
+    /// Whether a change that was not delivered yet belongs to this watch.
+    pub(crate) fn wants(&self, change: &Event) -> bool {
+        change.version.main >= self.next.0 && self.op.wants(&change.key, &change.version)
+    }
+
+    /// Somebody else has delivered everything before `next`.
+    pub(crate) fn skip_to(&mut self, next: Revision) {
+        self.next = self.next.max(next);
+    }
+
     /// The next changes; waits for them. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<WatchBatch, WatchError> {
         loop {
@@ -186,9 +202,10 @@ impl Watcher {
                             .count()
                             <= INLINE_EVENTS;
                     if inline {
-                        recent(&shared, &op, &table, &revisions)?
+                        recent_batch(&shared, &op, &table, &revisions)?
                     } else {
-                        blocking(move || recent(&shared, &op, &table, &revisions).map(Ok)).await?
+                        blocking(move || recent_batch(&shared, &op, &table, &revisions).map(Ok))
+                            .await?
                     }
                 }
                 Source::History(view, table) => {
@@ -247,6 +264,104 @@ impl Watcher {
     }
 }
 
+/// What comes after a revision.
+pub(crate) enum Next {
+    /// Nothing yet.
+    Nothing,
+    /// Revisions that are in memory.
+    Recent(Recent),
+    /// The revisions are in memory no longer.
+    Behind,
+}
+
+/// Some of the latest revisions, whole and in order.
+#[derive(Clone)]
+pub(crate) struct Recent {
+    /// Not empty.
+    revisions: Vec<Arc<RevisionEvents>>,
+    table: Arc<Table>,
+}
+
+impl Recent {
+    /// The last revision of them.
+    pub(crate) fn last(&self) -> Revision {
+        self.revisions
+            .last()
+            .map_or(Revision(0), |last| last.revision)
+    }
+
+    /// The changes, in order.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = &Event> {
+        self.revisions.iter().flat_map(|revision| &revision.events)
+    }
+
+    /// Number of changes.
+    pub(crate) fn len(&self) -> usize {
+        self.revisions
+            .iter()
+            .map(|revision| revision.events.len())
+            .sum()
+    }
+}
+
+/// A change as watchers get it, without the pair it replaced.
+pub(crate) fn delivered(change: &Event) -> WatchEvent {
+    event(
+        change.key.clone(),
+        change.value.clone(),
+        &change.version,
+        None,
+    )
+}
+
+/// The pair that a change replaced, unless it is gone.
+pub(crate) fn read_previous(
+    shared: &Shared,
+    recent: &Recent,
+    change: &Event,
+) -> io::Result<Option<KeyValue>> {
+    let Some(previous) = &change.previous else {
+        return Ok(None);
+    };
+    let value = read_or_gone(shared, &recent.table, &change.key, previous)?;
+    Ok(value.map(|value| previous.pair(change.key.clone(), value)))
+}
+
+impl Shared {
+    /// The revisions from `from` on that are in memory, as many as one batch takes.
+    pub(crate) fn recent(&self, from: Revision) -> Result<Next, WatchError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(WatchError::Closed);
+        }
+        // Found out without the lock on the state.
+        if from > self.revision() {
+            return Ok(Next::Nothing);
+        }
+        let inner = self.read();
+        inner.usable()?;
+        let Ok(mut revisions) = inner.store.log().read(from, STEP_REVISIONS) else {
+            return Ok(Next::Behind);
+        };
+        let table = inner.segments.table();
+        drop(inner);
+        let mut bytes = 0;
+        let fit = revisions.iter().take_while(|revision| {
+            let fits = bytes < BATCH_BYTES;
+            let sizes = revision.events.iter();
+            bytes += sizes
+                .map(|one| one.key.len() + one.value.len())
+                .sum::<usize>();
+            fits
+        });
+        let fit = fit.count();
+        revisions.truncate(fit);
+        if revisions.is_empty() {
+            return Ok(Next::Nothing);
+        }
+        Ok(Next::Recent(Recent { revisions, table }))
+    }
+}
+
 impl WatchOp {
     fn wants(&self, key: &[u8], version: &Version) -> bool {
         let filtered = if version.is_tombstone() {
@@ -262,7 +377,7 @@ fn event(
     key: Bytes,
     value: Bytes,
     version: &Version,
-    previous: Option<trivet_mvcc::KeyValue>,
+    previous: Option<KeyValue>,
 ) -> WatchEvent {
     let kind = if version.is_tombstone() {
         EventKind::Delete
@@ -277,7 +392,7 @@ fn event(
 }
 
 /// A batch of revisions from the log in memory. Only replaced values are read from disk.
-fn recent(
+fn recent_batch(
     shared: &Shared,
     op: &WatchOp,
     table: &Table,
