@@ -18,6 +18,7 @@ mod failure;
 mod forget;
 mod join;
 mod lane;
+mod line;
 mod membership;
 mod node;
 mod peers;

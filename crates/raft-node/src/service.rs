@@ -18,6 +18,7 @@ use crate::batch::Refusal;
 use crate::consensus::network::{CHUNK_QUEUE, read_snapshot};
 use crate::consensus::snapshot::{SnapshotData, Spool};
 use crate::consensus::{LogId, SnapshotMeta, TypeConfig, Vote, codec};
+use crate::line::Line;
 use crate::peers::proto::failure::Kind;
 use crate::peers::proto::{
     append_response, call_request, call_response, snapshot_chunk, snapshot_response,
@@ -448,9 +449,14 @@ impl PeerService for Service {
         let refused = Arc::new(Mutex::new(None));
         let decoded = {
             let (this, refused) = (Self(self.0.clone()), refused.clone());
-            requests.scan((), move |(), request| {
+            let line = Line::new(&self.0);
+            requests.scan(line, move |line, request| {
+                let from = request.header.map_or(0, |header| header.from);
                 std::future::ready(match this.append_request(request) {
-                    Ok(request) => Some(request),
+                    Ok(request) => {
+                        line.leader = from;
+                        Some(request)
+                    }
                     Err(failure) => {
                         *refused
                             .lock()

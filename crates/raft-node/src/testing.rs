@@ -435,6 +435,13 @@ impl PeerTransport for Endpoint {
         Ok(chunks.boxed())
     }
 
+    async fn is_gone(&self, to: &PeerAddress) -> bool {
+        let state = self.network.state();
+        let line = (self.url.clone(), to.url.clone());
+        // Whoever is cut off cannot tell.
+        !state.services.contains_key(&to.url) && !state.cut.contains(&line)
+    }
+
     async fn serve(
         &self,
         service: Arc<dyn PeerService>,

@@ -529,6 +529,10 @@ mod tests {
             not_sent()
         }
 
+        async fn is_gone(&self, _: &PeerAddress) -> bool {
+            false
+        }
+
         async fn serve(
             &self,
             _: Arc<dyn PeerService>,

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, TryStreamExt};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -31,6 +32,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
 /// How many connections are remembered; addresses of members that are long gone are dropped.
 const CONNECTIONS_MAX: usize = 64;
+
+/// How long a machine may take to say that nothing listens.
+const PROBE: Duration = Duration::from_millis(200);
 
 type Connecting = Shared<BoxFuture<'static, Result<Channel, CallError>>>;
 
@@ -239,6 +243,23 @@ impl PeerTransport for GrpcTransport {
             }
             Err(status) => Err(self.failed(to, &status)),
         }
+    }
+
+    async fn is_gone(&self, to: &PeerAddress) -> bool {
+        for url in to.url.split(',') {
+            let Ok(uri) = url.parse::<http::Uri>() else {
+                return false;
+            };
+            let (Some(host), Some(port)) = (uri.host(), uri.port_u16()) else {
+                return false;
+            };
+            let connecting = TcpStream::connect((host.trim_matches(['[', ']']), port));
+            match tokio::time::timeout(PROBE, connecting).await {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                _ => return false,
+            }
+        }
+        true
     }
 
     async fn serve(

@@ -88,6 +88,10 @@ pub(crate) trait PeerTransport: Send + Sync + 'static {
         request: proto::FetchRequest,
     ) -> Result<BoxStream<'static, Result<proto::SnapshotChunk, CallError>>, CallError>;
 
+    /// Whether nothing listens where the peer should be: its process has ended. `false` when that
+    /// is not certain.
+    async fn is_gone(&self, to: &PeerAddress) -> bool;
+
     /// Listens. Returns once it does, with the future that serves until `stop`.
     async fn serve(
         &self,

@@ -73,6 +73,25 @@ async fn a_leader_without_quorum_serves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_process_ended_is_replaced_without_waiting() {
+    let mut cluster = Cluster::empty();
+    cluster.election = Duration::from_secs(30);
+    let mut cluster = cluster.grow(3).await;
+    let old = cluster.leader().await;
+    let survivor = cluster.follower().await;
+    cluster.end(old).await;
+    let start = Instant::now();
+    cluster
+        .node(survivor)
+        .propose(command("after"))
+        .await
+        .expect("committed by the other two");
+    let took = start.elapsed();
+    assert!(took < cluster.election / 3, "waited {took:?}");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_cut_off_disturbs_nobody_when_it_returns() {
     let mut cluster = Cluster::of(3).await;
     let leader = cluster.leader().await;

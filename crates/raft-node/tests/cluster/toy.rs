@@ -174,6 +174,7 @@ pub(crate) struct Cluster {
     pub(crate) memories: std::collections::BTreeMap<u64, Memory>,
     pub(crate) retention: Retention,
     pub(crate) checkpoint_every: u64,
+    pub(crate) election: Duration,
 }
 
 impl Cluster {
@@ -188,6 +189,7 @@ impl Cluster {
             memories: Default::default(),
             retention: Retention::default(),
             checkpoint_every: 1000,
+            election: ELECTION,
         }
     }
 
@@ -198,7 +200,7 @@ impl Cluster {
             local: peer(id),
             cluster_id: CLUSTER,
             heartbeat: HEARTBEAT,
-            election_timeout: ELECTION,
+            election_timeout: self.election,
             start,
             plaintext_urls: false,
             retention: self.retention,
@@ -266,6 +268,13 @@ impl Cluster {
         // Its directory must be free before it can start again.
         stop_abruptly(node).await;
         self.network.heal();
+    }
+
+    /// Its process ends: the machine goes on and says so to whoever asks.
+    pub(crate) async fn end(&mut self, id: u64) {
+        self.network.remove(&url(id));
+        let node = self.nodes.remove(&id).expect("it runs");
+        stop_abruptly(node).await;
     }
 
     pub(crate) async fn leader(&self) -> u64 {
