@@ -67,12 +67,7 @@ impl Peer {
         command.arg("--data-dir").arg(&dir);
         match self.kind {
             PeerKind::Example => {
-                example(
-                    &mut command,
-                    self.subnet,
-                    number,
-                    &self.scratch.join("tls"),
-                );
+                example(&mut command, self.subnet, number, &self.scratch.join("tls"));
             }
             PeerKind::Standalone | PeerKind::Etcd => etcd(&mut command, self.subnet, number),
         }

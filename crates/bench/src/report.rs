@@ -133,7 +133,9 @@ impl Table {
     }
 
     pub(crate) fn print(&self) {
-        println!("\nmedians over the rounds; ratio = first / second; CPU is summed over the members");
+        println!(
+            "\nmedians over the rounds; ratio = first / second; CPU is summed over the members"
+        );
         println!(
             "{:<32} {:<8} {:>10} {:>9} {:>9} {:>11}",
             "", "", "per second", "p50 ms", "p99 ms", "CPU us/op"

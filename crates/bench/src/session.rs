@@ -181,10 +181,15 @@ impl<'a> Session<'a> {
         for place in 0..self.peers.len() {
             let took = load::fill(&self.peers[place], self.plan.keys, more, 32).await?;
             let value = took.as_secs_f64();
-            self.record("load up to 1 GiB", place, Reading::Value { value, unit: "s" });
+            self.record(
+                "load up to 1 GiB",
+                place,
+                Reading::Value { value, unit: "s" },
+            );
             let memory = life::memory(&self.peers[place]).await;
             self.record("RSS with 1 GiB", place, memory);
-            self.snapshot("snapshot of 1 GiB", place, LARGE_KEYS).await?;
+            self.snapshot("snapshot of 1 GiB", place, LARGE_KEYS)
+                .await?;
             let [took, memory] = life::restart(&mut self.peers[place]).await?;
             self.record("restart with 1 GiB", place, took);
             self.record("RSS after restart with 1 GiB", place, memory);

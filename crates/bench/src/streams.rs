@@ -142,7 +142,10 @@ pub(crate) async fn leases(peer: &Peer, count: u64, length: Duration) -> Result<
     for (client, ids) in connections.into_iter().zip(held) {
         revocations.push(tokio::spawn(async move {
             for id in ids {
-                client.lease().lease_revoke(LeaseRevokeRequest { id }).await?;
+                client
+                    .lease()
+                    .lease_revoke(LeaseRevokeRequest { id })
+                    .await?;
             }
             anyhow::Ok(())
         }));
