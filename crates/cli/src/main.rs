@@ -10,6 +10,7 @@ mod backend;
 mod cloudinit;
 mod config_file;
 mod datastore;
+mod etcd;
 mod failure;
 mod import;
 mod logging;
@@ -21,8 +22,9 @@ mod signals;
 mod status;
 mod token;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
@@ -41,6 +43,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &[OsString]) -> Result<(), Failure> {
+    if let Some(arguments) = etcd_arguments(arguments) {
+        return etcd::run(arguments);
+    }
     let command = Cli::command();
     let expanded = config_file::expand(&command, arguments, std::env::var_os("K3S_CONFIG_FILE"))
         .map_err(Failure::usage)?;
@@ -57,6 +62,7 @@ fn run(arguments: &[OsString]) -> Result<(), Failure> {
         Command::Status(args) => status::run(&args),
         Command::Member(args) => member::run(&args).map_err(Failure::other),
         Command::Datastore(args) => datastore::run(&args),
+        Command::Etcd(args) => etcd::run(&args.arguments),
         Command::Token(args) => token::run(&args).map_err(Failure::other),
         Command::Cloudinit(args) => cloudinit::run(&args),
         Command::Completion(args) => {
@@ -69,4 +75,16 @@ fn run(arguments: &[OsString]) -> Result<(), Failure> {
             }
         }
     }
+}
+
+/// What belongs to etcd's own command line: everything behind `trivet etcd`, or behind the name
+/// of a link to this program that is named `etcd`.
+fn etcd_arguments(arguments: &[OsString]) -> Option<&[OsString]> {
+    let (program, rest) = arguments.split_first()?;
+    if Path::new(program).file_name() == Some(OsStr::new("etcd")) {
+        return Some(rest);
+    }
+    rest.split_first()
+        .filter(|(word, _)| *word == "etcd")
+        .map(|(_, rest)| rest)
 }

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::server::WebPkiClientVerifier;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::cert::certificates;
-use crate::{Error, Identity, Result, SwappableIdentity};
+use crate::{Error, Identity, Result, SwappableIdentity, TlsRules};
 
 /// ALPN protocols of an HTTPS port, best first.
 pub const ALPN_HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -39,7 +38,8 @@ pub enum ClientAuth<'a> {
 pub enum ServerTrust<'a> {
     /// Only certificates that chain to these CAs (PEM) and carry the server's name.
     Pinned(&'a [u8]),
-    /// Anything. Only for fetching the CA that is then pinned; never send a credential over it.
+    /// Anything. Only for fetching the CA that is then pinned, and where an administrator asked
+    /// for nothing better than encryption; never send a credential over it.
     Unverified,
 }
 
@@ -49,25 +49,25 @@ pub fn server_config(
     clients: ClientAuth<'_>,
     alpn: &[&[u8]],
 ) -> Result<Arc<ServerConfig>> {
-    let builder =
-        ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    let verifier = |pem: &[u8]| -> Result<_> {
-        Ok(WebPkiClientVerifier::builder_with_provider(
-            Arc::new(roots(pem)?),
-            provider(),
-        ))
-    };
-    let build = |error: rustls::client::VerifierBuilderError| Error::Tls(error.to_string());
+    server_config_with(identity, clients, &TlsRules::default(), alpn)
+}
+
+/// TLS for a server that has rules of its own.
+pub fn server_config_with(
+    identity: Arc<SwappableIdentity>,
+    clients: ClientAuth<'_>,
+    rules: &TlsRules,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>> {
+    let builder = ServerConfig::builder_with_provider(rules.provider()?)
+        .with_protocol_versions(&rules.versions()?)?;
     let builder = match clients {
         ClientAuth::None => builder.with_no_client_auth(),
-        ClientAuth::Optional(pem) => builder.with_client_cert_verifier(
-            verifier(pem)?
-                .allow_unauthenticated()
-                .build()
-                .map_err(build)?,
-        ),
+        ClientAuth::Optional(pem) => {
+            builder.with_client_cert_verifier(rules.verifier(roots(pem)?, true)?)
+        }
         ClientAuth::Required(pem) => {
-            builder.with_client_cert_verifier(verifier(pem)?.build().map_err(build)?)
+            builder.with_client_cert_verifier(rules.verifier(roots(pem)?, false)?)
         }
     };
     let mut config = builder.with_cert_resolver(identity);
@@ -81,8 +81,18 @@ pub fn client_config(
     identity: Option<&Identity>,
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>> {
-    let builder =
-        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    client_config_with(trust, identity, &TlsRules::default(), alpn)
+}
+
+/// TLS for a client that has rules of its own, as far as they concern clients.
+pub fn client_config_with(
+    trust: ServerTrust<'_>,
+    identity: Option<&Identity>,
+    rules: &TlsRules,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>> {
+    let builder = ClientConfig::builder_with_provider(rules.provider()?)
+        .with_protocol_versions(&rules.versions()?)?;
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         ServerTrust::Pinned(pem) => {
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots(pem)?), provider())

@@ -11,8 +11,10 @@ mod server;
 mod tolerated;
 mod utility;
 
+use std::ffi::OsString;
+
 use clap::builder::BoolishValueParser;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use cloudinit::{
     CloudinitArgs, CloudinitCommand, ClusterCommand, FindingsArgs, MergeArgs,
@@ -59,12 +61,26 @@ pub(crate) enum Command {
     Member(MemberArgs),
     /// Look into datastores on disk, those of old K3s servers too.
     Datastore(DatastoreArgs),
+    /// Run the datastore alone, as an etcd-compatible server with etcd's own flags.
+    #[command(disable_help_flag = true)]
+    Etcd(EtcdArgs),
     /// Show or generate the secrets that nodes join with.
     Token(TokenArgs),
     /// Check, merge and render k3OS-style cloud-config files.
     Cloudinit(CloudinitArgs),
     /// Print a shell completion script.
     Completion(CompletionArgs),
+}
+
+/// `trivet etcd`. Its flags are etcd's and are read by etcd's rules; see `trivet etcd --help`.
+#[derive(Debug, Args)]
+pub(crate) struct EtcdArgs {
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "FLAGS"
+    )]
+    pub(crate) arguments: Vec<OsString>,
 }
 
 /// `--datastore`.
