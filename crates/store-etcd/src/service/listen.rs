@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
+use super::authority::Lenient;
 use super::coalesce::{Gathering, Turns};
 use crate::limits::{HANDSHAKE_TIMEOUT, MAX_CONCURRENT_STREAMS, MAX_CONNECTIONS};
 
@@ -101,7 +102,7 @@ impl Listener {
             tasks.spawn(async move {
                 let _slot = slot;
                 match tls {
-                    None => connection(stream, service, stop).await,
+                    None => connection(Lenient::new(stream), service, stop).await,
                     Some(tls) => {
                         if let Some(stream) = handshake(&tls, stream).await {
                             connection(stream, service, stop).await;

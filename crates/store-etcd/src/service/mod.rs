@@ -3,6 +3,7 @@
 //! [`front`] sorts requests, one module per service answers them, [`convert`] and [`status`]
 //! translate between the wire and the algebra.
 
+mod authority;
 mod cluster;
 mod coalesce;
 pub(crate) mod convert;

@@ -143,6 +143,9 @@ async fn the_real_etcdctl_works() {
             && status.contains(", true, false, "),
         "{status}"
     );
+    // With a scheme, clients of 3.4 call the server by the whole URL.
+    let (text, success) = run(&format!("http://{endpoint}"), &["endpoint", "status"], "").await;
+    assert!(success && text.contains(", 3.5."), "{text}");
     let health = ok(&["endpoint", "health"], "").await;
     assert!(health.contains("is healthy"), "{health}");
     let compacted = ok(&["compact", "3"], "").await;
