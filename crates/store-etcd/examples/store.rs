@@ -28,10 +28,6 @@ use trivet_pki::{
 };
 use trivet_store_etcd::{ClientListener, PeerSecurity, PeerSettings, Start, StoreConfig, open};
 
-/// As the `trivet` binary has it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 #[derive(Default)]
