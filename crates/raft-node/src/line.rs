@@ -11,11 +11,23 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
+use tokio::time::Instant;
 
+use crate::peers::PeerAddress;
 use crate::shared::Shared;
 
 /// How long each follower leaves the election to those before it.
 const TURN: Duration = Duration::from_millis(60);
+
+/// When to ask whether the process has ended, counted from the end of its line: while it ends,
+/// its machine may still take connections for it.
+const PROBES: [Duration; 5] = [
+    Duration::from_millis(10),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(40),
+    Duration::from_millis(80),
+];
 
 /// Attempts before the election is left to the timeout that runs anyway.
 const ATTEMPTS: u32 = 5;
@@ -53,6 +65,22 @@ fn follows(node: &Shared, leader: u64) -> bool {
         && node.raft.metrics().borrow_watched().current_leader == Some(leader)
 }
 
+/// Whether the leader's process turns out to have ended; not if the leader is heard again first.
+async fn has_ended(node: &Shared, leader: u64, address: &PeerAddress) -> bool {
+    let lost = Instant::now();
+    for pause in PROBES {
+        tokio::time::sleep(pause).await;
+        let heard = node.heard_age().is_some_and(|age| age < lost.elapsed());
+        if heard || !follows(node, leader) {
+            return false;
+        }
+        if node.transport.is_gone(address).await {
+            return true;
+        }
+    }
+    false
+}
+
 /// Replaces the leader if its process has ended.
 async fn replace(node: Arc<Shared>, leader: u64) {
     if leader == node.local.id || !follows(&node, leader) {
@@ -61,7 +89,7 @@ async fn replace(node: Arc<Shared>, leader: u64) {
     let Some(address) = node.peer_address(leader) else {
         return;
     };
-    if !node.transport.is_gone(&address).await {
+    if !has_ended(&node, leader, &address).await {
         return;
     }
     let place = {
