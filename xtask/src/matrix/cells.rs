@@ -85,6 +85,7 @@ pub(crate) fn all() -> Vec<Cell> {
                 "trivet-sim",
                 "trivet-kube-schema",
                 "trivet-mvcc",
+                "base2histogram",
                 "trivet-bbolt",
             ]),
         ),
