@@ -373,12 +373,7 @@ impl WatchOp {
     }
 }
 
-fn event(
-    key: Bytes,
-    value: Bytes,
-    version: &Version,
-    previous: Option<KeyValue>,
-) -> WatchEvent {
+fn event(key: Bytes, value: Bytes, version: &Version, previous: Option<KeyValue>) -> WatchEvent {
     let kind = if version.is_tombstone() {
         EventKind::Delete
     } else {
