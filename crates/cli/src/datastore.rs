@@ -16,6 +16,7 @@ pub(crate) fn run(args: &DatastoreArgs) -> Result<(), Failure> {
     match &args.command {
         DatastoreCommand::Inspect(args) => inspect(args),
         DatastoreCommand::Import(args) => crate::import::run(args),
+        DatastoreCommand::Repair(args) => crate::repair::run(args),
     }
 }
 

@@ -17,6 +17,7 @@ mod logging;
 mod member;
 mod node;
 mod paths;
+mod repair;
 mod server;
 mod signals;
 mod status;

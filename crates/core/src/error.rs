@@ -164,6 +164,7 @@ impl StartError {
             | Self::DuplicateNode { .. }
             | Self::OtherIdentity { .. } => 4,
             Self::WasMember { .. } | Self::LivingCluster { .. } | Self::FullTokenToFound => 5,
+            Self::Store(trivet_datastore::Error::Corrupt(_)) => 6,
             _ => 1,
         }
     }

@@ -16,6 +16,7 @@
 
 mod algebra;
 mod chunk;
+mod hash;
 mod index;
 mod lease;
 mod lease_clock;
@@ -30,6 +31,7 @@ pub use algebra::{
     Compare, CompareOp, CompareTarget, DeleteRangeOp, Error, Invalid, KeyRange, Op, OpResult,
     PutOp, RangeOp, RangeResult, SortOrder, SortTarget, Txn, TxnResult,
 };
+pub use hash::Hasher;
 pub use index::{Change, Entry, Index, IndexBuilder};
 pub use lease::{LeaseInfo, LeaseTable};
 pub use lease_clock::{LeaseClock, Renewal};

@@ -8,9 +8,12 @@ use trivet_datastore::Revision;
 
 use crate::version::{Location, ReadValues, Version};
 use crate::{
-    Compare, CompareOp, CompareTarget, Error, Index, KeyRange, Op, OpResult, RangeOp, RangeResult,
-    SortOrder, SortTarget, Txn, TxnResult,
+    Compare, CompareOp, CompareTarget, Error, Hasher, Index, KeyRange, Op, OpResult, RangeOp,
+    RangeResult, SortOrder, SortTarget, Txn, TxnResult,
 };
+
+/// Keys whose values a checksum reads together.
+const HASH_KEYS: usize = 256;
 
 /// The whole state as readers need it. Clones are consistent images and cost little.
 #[derive(Debug, Clone)]
@@ -171,29 +174,18 @@ impl View {
         }
     }
 
-    /// A checksum over every pair at a revision, in key order. Equal on all members, however
-    /// far each has got with removing what was compacted.
+    /// See [`Hasher`].
     pub fn hash(
         &self,
         revision: Option<Revision>,
         values: &dyn ReadValues,
     ) -> io::Result<Result<u32, Error>> {
-        let at = match self.check(revision) {
-            Ok(at) => at.0,
+        let mut hasher = match Hasher::new(self.clone(), revision) {
+            Ok(hasher) => hasher,
             Err(error) => return Ok(Err(error)),
         };
-        let (mut sum, mut failure) = (0, None);
-        self.index.scan(&KeyRange::all(), at, |key, version| {
-            match values.read_any(version.location) {
-                Ok(value) => {
-                    let pair = version.pair(Bytes::copy_from_slice(key), value);
-                    sum = pair.checksum(sum);
-                }
-                Err(error) => failure = Some(error),
-            }
-            failure.is_none()
-        });
-        failure.map_or(Ok(Ok(sum)), Err)
+        while hasher.step(HASH_KEYS, values)?.is_some() {}
+        Ok(Ok(hasher.sum()))
     }
 }
 

@@ -23,6 +23,7 @@ mod membership;
 mod node;
 mod peers;
 mod propose;
+mod salvage;
 mod service;
 mod shared;
 mod start;
@@ -37,3 +38,4 @@ pub use api::{
 };
 pub use discover::ask_members;
 pub use node::{Leadership, RaftNode};
+pub use salvage::{Salvage, commands, rebuild, salvage};

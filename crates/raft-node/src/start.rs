@@ -39,7 +39,7 @@ use crate::{alone, contact, join};
 pub(crate) const CHECKPOINT_ON_STOP: Duration = Duration::from_secs(10);
 
 /// Where the log lies below the node's directory.
-const LOG_DIR: &str = "log";
+pub(crate) const LOG_DIR: &str = "log";
 
 /// Everything a node is made of, except state machine and network: [`crate::NodeConfig`] without
 /// TLS and addresses.
@@ -406,6 +406,14 @@ async fn identify(
                 "{REMOVED}: the data of member {:x} in {} is of no more use; remove it and add a new member",
                 identity.node_id,
                 parts.dir.display()
+            )));
+        }
+        if parts.cluster_id != 0 && identity.cluster_id != parts.cluster_id {
+            return Err(Error::Refused(format!(
+                "{} holds the data of cluster {:x}, not of {:x}: the directory was put together from parts that do not belong together",
+                parts.dir.display(),
+                identity.cluster_id,
+                parts.cluster_id
             )));
         }
         if !identity.joined && parts.start == StartMode::Resume {

@@ -9,6 +9,7 @@ use trivet_datastore::{Error, Result};
 use trivet_env::Env;
 use trivet_raft_node::PeerSecurity;
 
+use crate::checks::Checks;
 use crate::compaction::AutoCompaction;
 use crate::founding::Start;
 use crate::limits::{Bounds, MAX_REQUEST_BYTES, MAX_REQUEST_BYTES_MAX, MAX_TXN_OPS};
@@ -63,6 +64,8 @@ pub struct StoreConfig {
     /// left, so that they do not start again when another takes over; `None`: never. In etcd
     /// five minutes where the feature is on.
     pub lease_checkpoint: Option<Duration>,
+    /// Comparing with the other members, and reading what is stored.
+    pub checks: Checks,
     /// What to do when there is no data yet.
     pub start: Start,
 }
@@ -166,6 +169,7 @@ impl StoreConfig {
             max_request_bytes: MAX_REQUEST_BYTES,
             max_txn_ops: MAX_TXN_OPS,
             lease_checkpoint: None,
+            checks: Checks::default(),
             start: Start::Found,
         }
     }

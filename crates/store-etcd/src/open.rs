@@ -8,25 +8,25 @@ use std::time::Duration;
 use tokio::sync::watch;
 use trivet_datastore::{Effect, Error, Result};
 use trivet_env::{Disk, DiskLock};
-use trivet_raft_node::{self as raft, NodeConfig, Peer, PeerSecurity, RaftNode, StartMode};
+use trivet_raft_node::{self as raft, Peer, PeerSecurity, StartMode};
 
 use crate::backend::NAME;
+use crate::bring_up::{self, Started};
+use crate::checks;
 use crate::config::{ClientListener, Manner, Serves, StoreConfig};
 use crate::engine::{Engine, MemberRules, Parts};
-use crate::failure::Failure;
 use crate::format::{self, Format};
-use crate::founding::{self, Start, join_urls};
+use crate::founding::{self, Start};
+use crate::heal;
 use crate::http::Plain;
-use crate::lease::{LeaseKeeper, expire, note_time_left};
+use crate::lease::{expire, note_time_left};
 use crate::limits::Timing;
-use crate::metered::metered;
+use crate::members_file;
 use crate::metrics::Metrics;
 use crate::quota;
 use crate::service::{Front, Gate, Listener};
-use crate::state::{self, StateConfig};
 use crate::store::EtcdStore;
 use crate::testing::Bench;
-use crate::tls;
 
 /// Where log and state lie below the store's directory.
 pub(crate) const RAFT_DIR: &str = "raft";
@@ -54,72 +54,14 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
     let listeners = bind(&config).await?;
     let timing = Timing::new(config.election_timeout, config.watch_progress);
     let (format, start, lock) = claim(&config, bench).await?;
-    let joining = matches!(start, StartMode::Join { .. });
-
     let metrics = Metrics::new();
-    let mut state = StateConfig::new(
-        metered(&config.env, &metrics, |metrics| &metrics.state_sync),
-        config.dir.join(STATE_DIR),
-    );
-    if let Some(bench) = bench {
-        state.limits = bench.limits;
-    }
-    let (machine, shared) = state::open(state)
-        .map_err(|error| Error::Corrupt(format!("the replicated state: {error}")))?;
-    let keeper = LeaseKeeper::new(config.env.clone(), shared.clone(), timing, metrics.clone());
-    let log_env = metered(&config.env, &metrics, |metrics| &metrics.log_sync);
-    let mut local = Peer {
-        id: format.member_id,
-        name: config.member_name.clone(),
-        peer_url: String::new(),
-        client_url: join_urls(&config.client_urls),
-    };
-    let node = match bench {
-        Some(bench) => {
-            local.peer_url = bench.url(&config.member_name);
-            let parts = raft::testing::Parts {
-                env: log_env,
-                dir: config.dir.join(RAFT_DIR),
-                local: local.clone(),
-                cluster_id: format.cluster_id,
-                heartbeat: config.heartbeat,
-                election_timeout: config.election_timeout,
-                start,
-                retention: bench.retention,
-                plaintext_urls: false,
-            };
-            let machine = Box::new(machine);
-            raft::testing::start(parts, machine, keeper.clone(), &bench.network).await
-        }
-        None => {
-            let peers = match &config.peers {
-                Some(peers) => peers.clone(),
-                None => tls::alone(config.env.clock.wall())?,
-            };
-            local.peer_url = peers.url;
-            let node = NodeConfig {
-                env: log_env,
-                dir: config.dir.join(RAFT_DIR),
-                local: local.clone(),
-                cluster_id: format.cluster_id,
-                listen: peers.listen,
-                security: peers.security,
-                heartbeat: config.heartbeat,
-                election_timeout: config.election_timeout,
-                start,
-            };
-            RaftNode::start(node, Box::new(machine), keeper.clone()).await
-        }
-    };
-    let node = match node {
-        Ok(node) => node,
-        Err(error) => {
-            if joining {
-                release(&config);
-            }
-            return Err(Failure::Raft(error).into());
-        }
-    };
+    let Started {
+        node,
+        shared,
+        keeper,
+        local,
+        format,
+    } = bring_up::start(&config, bench, (timing, &metrics), format, start).await?;
     node.keep(lock);
     keeper.attach(&node);
 
@@ -141,6 +83,7 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
     let ready = Format {
         ready: true,
         cluster_id: engine.cluster_id,
+        replaces: None,
         ..format.clone()
     };
     if ready != format {
@@ -161,6 +104,22 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
         engine.tasks.spawn(compaction.run(engine.clone()));
     }
     engine.tasks.spawn(follow_node(engine.clone()));
+    engine
+        .tasks
+        .spawn(members_file::follow(engine.clone(), config.dir.clone()));
+    engine.tasks.spawn(heal::follow(engine.clone()));
+    if config.checks.initial
+        && let Err(error) = checks::initial(&engine).await
+    {
+        engine.shutdown().await;
+        return Err(error);
+    }
+    engine
+        .tasks
+        .spawn(checks::follow(engine.clone(), config.checks));
+    engine
+        .tasks
+        .spawn(checks::scrub(engine.clone(), config.checks));
     let addresses = listeners.addresses().map_err(|error| io(&error))?;
     serve_metrics(&engine, listeners.metrics);
     let serving = watch::Sender::new(false);
@@ -207,7 +166,7 @@ async fn claim(
             .map_err(|error| io(&error))?;
     }
     let lock = lock(disk, &config.dir)?;
-    match Format::load(disk, &config.dir).map_err(|error| io(&error))? {
+    match heal::load_format(config).await? {
         Some(format) if format.backend != NAME => Err(Error::Invalid(format!(
             "{} belongs to the {} backend",
             config.dir.display(),
@@ -230,6 +189,8 @@ async fn claim(
             };
             Ok((format, mode, lock))
         }
+        // Its predecessor is gone: there is only one way on, and the members know it.
+        Some(format) if format.replaces.is_some() => Ok((format, StartMode::Resume, lock)),
         Some(format) => {
             let begun = begin(config, bench, Some(&format)).await?;
             if begun.member_id.is_some_and(|id| id != format.member_id) {
@@ -329,7 +290,7 @@ async fn begin(
     })
 }
 
-fn lock(disk: &dyn Disk, dir: &Path) -> Result<DiskLock> {
+pub(crate) fn lock(disk: &dyn Disk, dir: &Path) -> Result<DiskLock> {
     let path = dir.join(LOCK_FILE);
     disk.lock(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => Error::Invalid(format!(
@@ -365,7 +326,7 @@ fn sync_ancestors(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
 
 /// Takes back what [`claim`] wrote, if the cluster refused this member before the node wrote
 /// anything: then nobody's data lies here. What stays are directories and an empty state.
-fn release(config: &StoreConfig) {
+pub(crate) fn release(config: &StoreConfig) {
     let disk = &*config.env.disk;
     let clean = || -> std::io::Result<()> {
         if disk.exists(&config.dir.join(RAFT_DIR))? {
@@ -512,7 +473,7 @@ async fn follow_node(engine: Arc<Engine>) {
     engine.stop.cancel();
 }
 
-fn io(error: &std::io::Error) -> Error {
+pub(crate) fn io(error: &std::io::Error) -> Error {
     match error.kind() {
         std::io::ErrorKind::InvalidData => Error::Corrupt(error.to_string()),
         std::io::ErrorKind::InvalidInput => Error::Invalid(error.to_string()),

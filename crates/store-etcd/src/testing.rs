@@ -68,6 +68,40 @@ pub fn noted_time_left(store: &EtcdStore, id: LeaseId) -> Option<u64> {
     store.engine.shared.lease(id).map(|lease| lease.remaining_s)
 }
 
+/// The checksum that members compare, of the newest revision.
+///
+/// # Errors
+/// When a value does not read back.
+pub async fn hash(store: &EtcdStore) -> Result<crate::state::StateHash> {
+    let hash = store.engine.shared.hash(None).await;
+    Ok(hash.map_err(crate::failure::Failure::from)?)
+}
+
+/// Makes one value of this member another one, as a bug or a bit in memory would.
+///
+/// # Errors
+/// When the disk fails.
+pub fn diverge(store: &EtcdStore) -> std::io::Result<()> {
+    store.engine.shared.diverge()
+}
+
+/// The alarms that are raised, as this member has them.
+#[must_use]
+pub fn alarms(store: &EtcdStore) -> Vec<crate::state::AlarmMember> {
+    store.engine.alarms().iter().collect()
+}
+
+/// Compares the members once; to be asked of the leader.
+pub async fn compare(store: &EtcdStore) {
+    crate::checks::compare(&store.engine).await;
+}
+
+/// What was found damaged since the member was opened or healed.
+#[must_use]
+pub fn damage(store: &EtcdStore) -> Vec<String> {
+    store.engine.shared.damage()
+}
+
 /// Stops a member as a crash of its machine does: nothing is
 /// handed over or written any more.
 pub async fn abort(store: &EtcdStore) {

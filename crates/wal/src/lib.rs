@@ -25,6 +25,7 @@ mod prepare;
 mod read;
 mod recover;
 mod shared;
+mod survey;
 mod types;
 mod view;
 mod wal;
@@ -32,6 +33,7 @@ mod window;
 mod writer;
 
 pub use error::{Error, Result};
+pub use survey::{DamagedPlace, Stretch, Survey, survey};
 pub use types::{
     APPEND_BYTES_MAX, Callback, ENTRY_OVERHEAD_BYTES, Entry, LogState, META_BYTES_MAX, MetaKind,
     Position, Recovered, WalOptions,

@@ -130,7 +130,7 @@ fn replay_all(
     Ok(recovery)
 }
 
-fn read_header(segment: &Segment, seed: Seed) -> Result<Option<SegmentHeader>> {
+pub(crate) fn read_header(segment: &Segment, seed: Seed) -> Result<Option<SegmentHeader>> {
     let mut bytes = [0; HEADER_BYTES];
     if (segment.size_bytes as usize) < HEADER_BYTES {
         return Ok(None);
@@ -179,7 +179,7 @@ fn is_begun(segment: &Segment, seed: Seed, alone: bool) -> Result<bool> {
 }
 
 /// Reads the records of one segment.
-struct Replay<'a> {
+pub(crate) struct Replay<'a> {
     segment: &'a Segment,
     seed: Seed,
     window: Window,
@@ -189,7 +189,7 @@ struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    fn new(segment: &'a Segment, seed: Seed) -> Result<Self> {
+    pub(crate) fn new(segment: &'a Segment, seed: Seed) -> Result<Self> {
         let window = Window::new(Arc::clone(&segment.file))
             .map_err(|e| Error::io("read", &segment.path, e))?;
         Ok(Self {
@@ -202,7 +202,7 @@ impl<'a> Replay<'a> {
     }
 
     /// The record at `offset`, `None` when there is no whole one.
-    fn record(&mut self, offset: u32) -> Result<Option<(RecordHeader, &[u8])>> {
+    pub(crate) fn record(&mut self, offset: u32) -> Result<Option<(RecordHeader, &[u8])>> {
         let io = |e| Error::io("read", &self.segment.path, e);
         let start = u64::from(offset);
         let Some(bytes) = self.window.bytes(start, RECORD_HEADER_BYTES).map_err(io)? else {
@@ -258,7 +258,11 @@ impl<'a> Replay<'a> {
     /// Looks through the rest of the file for headers of this segment's records. Returns the
     /// place of a batch that began after `offset`, which proves that the bytes at `offset`
     /// were synced; `found` gets the places of all others.
-    fn synced_after(&mut self, offset: u32, mut found: impl FnMut(u32)) -> Result<Option<u32>> {
+    pub(crate) fn synced_after(
+        &mut self,
+        offset: u32,
+        mut found: impl FnMut(u32),
+    ) -> Result<Option<u32>> {
         let io = |e| Error::io("read", &self.segment.path, e);
         let mut at = u64::from(offset);
         while let Some(bytes) = self.window.at_least(at, RECORD_HEADER_BYTES).map_err(io)? {

@@ -25,6 +25,13 @@ pub(crate) enum DatastoreCommand {
     /// Keys keep their revisions, versions and leases. The server must not have a store yet, and
     /// the source is not changed. Exits with 3 if other data is in the way.
     Import(ImportArgs),
+    /// Say what is damaged in the store of a stopped server that has no peers, what a repair would
+    /// do and exactly what would be lost. Changes nothing without --yes.
+    ///
+    /// With --yes the repaired files are written beside the damaged ones, which are kept as
+    /// `raft.damaged-<n>` and `state.damaged-<n>`. Exits with 0 if nothing is wrong or all was
+    /// repaired, 1 if there is something to repair or it cannot be done.
+    Repair(RepairArgs),
 }
 
 /// What is imported.
@@ -57,6 +64,22 @@ pub(crate) struct ImportArgs {
     /// Print the report as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RepairArgs {
+    /// Data directory of the server on this machine.
+    #[arg(short = 'd', long, env = "K3S_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Show what would be done and change nothing (the default).
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) dry_run: bool,
+    /// Do it.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Output format.
+    #[arg(short = 'o', long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) output: OutputFormat,
 }
 
 #[derive(Debug, Args)]

@@ -19,7 +19,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use cloudinit::{
     CloudinitArgs, CloudinitCommand, ClusterCommand, FindingsArgs, MergeArgs,
 };
-pub(crate) use datastore::{DatastoreArgs, DatastoreCommand, ImportArgs, ImportFrom, InspectArgs};
+pub(crate) use datastore::{
+    DatastoreArgs, DatastoreCommand, ImportArgs, ImportFrom, InspectArgs, RepairArgs,
+};
 pub(crate) use node::{AgentArgs, JoinArgs, LogArgs, LogFormat, NodeArgs};
 pub(crate) use server::{NetworkArgs, ServerArgs};
 pub(crate) use tolerated::{REFUSED, ToleratedArgs, refused_variable};

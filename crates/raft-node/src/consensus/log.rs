@@ -27,10 +27,10 @@ use crate::peers::proto;
 type Entry = <TypeConfig as openraft::RaftTypeConfig>::Entry;
 
 /// Small values kept beside the entries. The numbers are part of the disk format.
-const VOTE: MetaKind = MetaKind(1);
-const COMMITTED: MetaKind = MetaKind(2);
-const MEMBERSHIP: MetaKind = MetaKind(3);
-const IDENTITY: MetaKind = MetaKind(4);
+pub(crate) const VOTE: MetaKind = MetaKind(1);
+pub(crate) const COMMITTED: MetaKind = MetaKind(2);
+pub(crate) const MEMBERSHIP: MetaKind = MetaKind(3);
+pub(crate) const IDENTITY: MetaKind = MetaKind(4);
 
 /// How many bytes one replication message carries; a larger entry goes alone.
 const REPLICATE_BYTES_MAX: usize = 2 << 20;

@@ -161,12 +161,17 @@ fn open_dir(config: StateConfig) -> io::Result<(Machine, Arc<Shared>)> {
         failed: None,
         failed_by_damage: false,
     };
+    let damaged = found.damaged;
     let dirs = Dirs {
         state: config.dir,
         values: values_dir,
         checkpoints: checkpoints_dir,
     };
     let shared = Shared::new(disk, dirs, config.limits, inner, found.work, damage);
+    if damaged {
+        // Should another state take the place of this one, the damaged checkpoint is kept.
+        shared.keep_replaced();
+    }
     let shared = Arc::new(shared);
     Ok((
         Machine::new(Arc::clone(&shared), config.background)?,
@@ -197,6 +202,8 @@ fn create_dirs(disk: &dyn Disk, dir: &Path, below: &[&PathBuf]) -> io::Result<()
 struct Found {
     loaded: Option<(PathBuf, Loaded)>,
     work: Work,
+    /// Whether there is a checkpoint that cannot be read.
+    damaged: bool,
 }
 
 fn find_checkpoint(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<Found> {
@@ -237,9 +244,11 @@ fn find_checkpoint(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<Found> {
     if let (None, Some(error)) = (&loaded, first_damage) {
         return Err(error);
     }
+    let any = !damaged.is_empty();
     // Damaged ones first: they are the first to be removed.
     damaged.append(&mut good);
     Ok(Found {
+        damaged: any,
         loaded,
         work: Work {
             checkpoints: damaged,

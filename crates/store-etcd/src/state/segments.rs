@@ -53,6 +53,27 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// What there is of the segments of a checkpoint, for reading only.
+    pub(super) fn of_what_is_there(
+        disk: &dyn Disk,
+        dir: &Path,
+        marks: &[SegmentMark],
+    ) -> io::Result<Self> {
+        let mut files = BTreeMap::new();
+        for mark in marks {
+            match disk.open(&dir.join(file_name(mark.number)), OpenMode::Read) {
+                Ok(file) => drop(files.insert(mark.number, file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            files,
+            damage: Arc::default(),
+        })
+    }
+
     fn file(&self, location: Location) -> io::Result<&dyn DiskFile> {
         match self.files.get(&location.segment) {
             Some(file) => Ok(&**file),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use bytes::Bytes;
 use tokio::sync::watch;
 use trivet_env::Disk;
+use trivet_mvcc::Values as _;
 use trivet_mvcc::{
     Error as Refusal, KeyRange, LeaseId, LeaseInfo, RangeOp, RangeResult, ReadValues, Revision,
     Selection, SortOrder, Store, Txn, TxnResult, View,
@@ -344,6 +345,35 @@ impl Shared {
             }))
         })
         .await
+    }
+
+    /// All versions, for who takes its time with them.
+    pub(crate) fn everything(
+        &self,
+    ) -> Result<(View, Arc<dyn ReadValues + Send + Sync>), ReadError> {
+        let (view, table) = self.part(&KeyRange::all())?;
+        Ok((view, table))
+    }
+
+    /// Makes one value another one behind the log's back: see [`crate::testing::diverge`].
+    pub(crate) fn diverge(&self) -> io::Result<()> {
+        let mut inner = self.write();
+        let Inner {
+            store, segments, ..
+        } = &mut *inner;
+        let (mut cursor, mut done) = (None, false);
+        store.relocate_step(&mut cursor, usize::MAX, &|_| true, &mut |old| {
+            let value = segments.read(old)?;
+            if std::mem::replace(&mut done, true) || value.is_empty() {
+                return Ok(old);
+            }
+            let mut other = value.to_vec();
+            other[0] ^= 1;
+            let new = segments.append(&other)?;
+            segments.release(old);
+            Ok(new)
+        })?;
+        segments.flush()
     }
 
     /// Everything at one revision, in pages.

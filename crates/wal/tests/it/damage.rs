@@ -1,6 +1,7 @@
 //! Bits that change on a disk that said it had stored them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use trivet_sim::{SimDisk, SimRng};
 use trivet_wal::Error;
@@ -203,4 +204,40 @@ fn a_record_smuggled_in_by_a_payload_is_no_record() {
     crashed.flip_bit(&path, two as u64, 0);
     let (wal, _) = open(&crashed, options).expect("a torn write, nothing more");
     assert_eq!(wal.state().last, Some(at(1, 1)));
+}
+
+#[test]
+fn a_survey_finds_what_lies_around_the_damage() {
+    let disk = written();
+    let whole = trivet_wal::survey(Arc::new(image(&disk)), Path::new(DIR)).unwrap();
+    assert_eq!((whole.stretches.len(), whole.damage.len()), (1, 0));
+    let all: Vec<u64> = whole.stretches[0].entries.iter().map(|e| e.index).collect();
+    assert!(all.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+    // A bit anywhere costs at most what it is in, and what was found is what was written.
+    for path in segments(&disk) {
+        let length = disk.content(&path).len() as u64;
+        for at in (0..length).step_by(211) {
+            let damaged = image(&disk);
+            damaged.flip_bit(&path, at, 2);
+            let found = trivet_wal::survey(Arc::new(damaged.clone()), Path::new(DIR)).unwrap();
+            let entries = found.stretches.iter().flat_map(|stretch| &stretch.entries);
+            let mut count = 0;
+            for entry in entries {
+                count += 1;
+                assert!(whole.stretches[0].entries.contains(entry) || entry.index < all[0]);
+            }
+            assert!(
+                count + 2 >= all.len(),
+                "{} at {at}: {count}",
+                path.display()
+            );
+            if matches!(open(&damaged, tiny(false)), Err(Error::Damaged { .. })) {
+                assert!(!found.damage.is_empty(), "{} at {at}", path.display());
+            }
+        }
+    }
+    let missing = image(&disk);
+    trivet_env::Disk::remove_file(&missing, &segments(&disk)[1]).unwrap();
+    let found = trivet_wal::survey(Arc::new(missing), Path::new(DIR)).unwrap();
+    assert_eq!(found.damage[0].file, segments(&disk)[1]);
 }
