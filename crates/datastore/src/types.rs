@@ -257,6 +257,8 @@ pub struct StoreStatus {
     pub size_bytes: u64,
     /// Whether writes can succeed now, as far as this member knows.
     pub writable: bool,
+    /// What is wrong with this member's data, for people; empty when nothing is.
+    pub problems: Vec<String>,
 }
 
 /// A backend-neutral stream of a whole store at one revision: one [`ExportItem::Head`], every

@@ -332,6 +332,21 @@ impl Engine {
         self.header_at(Revision(0))
     }
 
+    /// What is wrong with the data, as far as this member knows.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let mut problems = self.shared.damage();
+        let differing = self.alarms();
+        let differing = differing
+            .iter()
+            .filter(|raised| raised.alarm == crate::state::Alarm::Corrupt)
+            .map(|raised| match raised.member {
+                0 => "the members' data differ, and no majority agrees".to_owned(),
+                id => format!("the data of member {id:x} differ from the others'"),
+            });
+        problems.extend(differing);
+        problems
+    }
+
     /// The alarms that are raised, as applied here.
     pub(crate) fn alarms(&self) -> Arc<Alarms> {
         self.shared.alarms()

@@ -267,6 +267,7 @@ impl Datastore for EtcdStore {
             revision: self.engine.shared.revision(),
             compact_revision: self.engine.shared.compact_revision(),
             size_bytes: self.engine.shared.size().total_bytes + node.log_size_bytes,
+            problems: self.engine.problems(),
             writable: node.leader.is_some() && node.failed.is_none() && !self.engine.is_stopping(),
         })
     }

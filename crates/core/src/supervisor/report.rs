@@ -45,6 +45,12 @@ pub(crate) async fn report(shared: &Shared, local_only: bool) -> ClusterReport {
             report.compact_revision = status.compact_revision.0;
             report.database_size_bytes = status.size_bytes;
             report.writable = status.writable;
+            report.advice.extend(
+                status
+                    .problems
+                    .iter()
+                    .map(|problem| format!("the datastore: {problem}")),
+            );
         }
         Err(error) => report
             .advice

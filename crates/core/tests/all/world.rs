@@ -162,8 +162,9 @@ impl Datastore for Store {
         let status = self.inner().status().await?;
         Ok(StoreStatus {
             writable: *self.world.0.writable.lock().unwrap(),
-            ..status
-        })
+            ..status,
+                problems: Vec::new(),
+            })
     }
     async fn export(&self) -> Result<ExportStream> {
         self.inner().export().await

@@ -247,6 +247,7 @@ impl Datastore for MemoryStore {
                 compact_revision: state.compacted(),
                 size_bytes: 0,
                 writable: true,
+                problems: Vec::new(),
             })
         })
     }

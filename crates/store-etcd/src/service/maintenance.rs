@@ -138,6 +138,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
             errors.push(Refusal::NoLeader.text().to_owned());
         }
         errors.extend(node.failed);
+        errors.extend(self.engine.shared.damage());
         for raised in self.engine.alarms().iter() {
             // The text of a message, trailing space included.
             errors.push(format!(
