@@ -84,9 +84,9 @@ impl Damage {
         match self {
             Self::SealedSegment => {
                 assert!(segments.len() > 1, "one segment only");
-                flip(&segments[0], records_of(disk, &segments[0]) / 2);
+                flip(&segments[0], value_in(disk, &segments[0]));
             }
-            Self::MiddleOfLog => flip(newest, records_of(disk, newest) / 2),
+            Self::MiddleOfLog => flip(newest, value_in(disk, newest)),
             Self::TailOfLog => flip(newest, records_of(disk, newest) - 100),
             Self::VoteAndMembership => flip(newest, 64 + 40),
             Self::MissingSegment => {
@@ -120,6 +120,14 @@ pub(crate) fn files(disk: &SimDisk, dir: &str, suffix: &str) -> Vec<PathBuf> {
     let mut files = disk.files();
     files.retain(|path| path.parent() == Some(&dir) && path.to_string_lossy().ends_with(suffix));
     files
+}
+
+/// A byte of a value in the middle of a segment: what lies between records means nothing.
+fn value_in(disk: &SimDisk, segment: &Path) -> usize {
+    let content = disk.content(segment);
+    let middle = records_of(disk, segment) / 2;
+    let digits = |at: &usize| content[*at..*at + 8].iter().all(u8::is_ascii_digit);
+    (0..middle).rev().find(digits).unwrap()
 }
 
 /// Where the bytes of a segment end that mean something.
