@@ -34,7 +34,7 @@ pub(crate) fn command(endpoint: &str, words: &[&str]) -> Command {
 }
 
 /// Runs it with this input; its output, and whether it succeeded.
-async fn run(endpoint: &str, words: &[&str], input: &str) -> (String, bool) {
+pub(crate) async fn run(endpoint: &str, words: &[&str], input: &str) -> (String, bool) {
     let mut command = command(endpoint, words);
     let input = input.to_owned();
     let work = tokio::task::spawn_blocking(move || {
