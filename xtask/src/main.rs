@@ -6,6 +6,7 @@ mod build;
 mod ci;
 mod demo;
 mod diff_etcd;
+mod fuzz;
 mod gen_schema;
 mod matrix;
 mod tidy;
@@ -33,6 +34,8 @@ enum Command {
     Ci,
     /// Send the same operations to our store and to a genuine etcd, and compare every answer.
     DiffEtcd(diff_etcd::Options),
+    /// Feed mutated real inputs to everything that reads from network or disk.
+    Fuzz(fuzz::Options),
     /// Generate the field tables of the Kubernetes API from registry packages.
     GenSchema(gen_schema::Options),
     /// Check the project's own rules (file lengths, stray output, documents in step).
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Ci => ci::run(),
         Command::DiffEtcd(options) => diff_etcd::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::GenSchema(options) => gen_schema::run(&options),
         Command::Tidy => tidy::run(),
     };

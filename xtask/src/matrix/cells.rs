@@ -89,6 +89,7 @@ pub(crate) fn all() -> Vec<Cell> {
                 "trivet-bbolt",
             ]),
         ),
+        cell("-", "-", "mutated inputs", Crates(&["trivet-fuzz"])),
         cell("-", "-", "legacy data", Crates(&["trivet-legacy-reader"])),
         cell("-", "-", "log and crashes", Crates(&["trivet-wal"])),
         cell(
@@ -162,6 +163,8 @@ pub(crate) fn all() -> Vec<Cell> {
                 "kubernetes::",
                 "kv::",
                 "lease::",
+                "python::",
+                "tour::",
                 "traps::",
                 "watch::",
                 "hostile::",
