@@ -45,10 +45,25 @@ pub trait Disk: Send + Sync + 'static {
     /// Makes the entries of a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// How much room the file system of an existing path has; `None` where that is not known.
+    fn space(&self, path: &Path) -> io::Result<Option<Space>> {
+        let _ = path;
+        Ok(None)
+    }
+
     /// Locks a file, which is created when missing and stays, against every other lock on it,
     /// of this process and of others. `WouldBlock` when somebody has it. Advisory: it keeps out
     /// only those who ask.
     fn lock(&self, path: &Path) -> io::Result<DiskLock>;
+}
+
+/// The room of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total_bytes: u64,
+    /// What this process may still use.
+    pub free_bytes: u64,
 }
 
 /// A lock on a file. It ends when this is dropped, or with the process.
@@ -154,6 +169,15 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Option<Space>> {
+        let known = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(known.f_frsize);
+        Ok(Some(Space {
+            total_bytes: bytes(known.f_blocks),
+            free_bytes: bytes(known.f_bavail),
+        }))
     }
 
     fn lock(&self, path: &Path) -> io::Result<DiskLock> {

@@ -17,7 +17,7 @@ mod rng;
 use std::sync::Arc;
 
 pub use clock::{Clock, RealClock};
-pub use disk::{Disk, DiskFile, DiskLock, OpenMode, RealDisk};
+pub use disk::{Disk, DiskFile, DiskLock, OpenMode, RealDisk, Space};
 pub use rng::{RealRng, Rng};
 
 /// The handles to the world that a component is given.

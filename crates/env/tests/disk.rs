@@ -121,3 +121,12 @@ fn a_locked_file_is_locked_once() {
         ErrorKind::NotFound
     );
 }
+
+#[test]
+fn the_space_of_a_file_system_is_known() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let space = RealDisk.space(dir.path()).expect("it can be asked");
+    let space = space.expect("it is known");
+    assert!(space.total_bytes > 0 && space.free_bytes <= space.total_bytes);
+    assert!(RealDisk.space(&dir.path().join("missing")).is_err());
+}

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use trivet_env::{Disk, DiskFile, DiskLock, OpenMode};
+use trivet_env::{Disk, DiskFile, DiskLock, OpenMode, Space};
 
 use crate::inode::Inode;
 use crate::names::{Names, Node};
@@ -31,6 +31,7 @@ struct State {
     crashed: bool,
     fail_sync_at: Option<u64>,
     space_left: Option<u64>,
+    tells_space: bool,
     written_bytes: u64,
     /// Who holds the lock on a file.
     locks: BTreeMap<PathBuf, u64>,
@@ -61,6 +62,7 @@ impl SimDisk {
                 crashed: false,
                 fail_sync_at: None,
                 space_left: None,
+                tells_space: false,
                 written_bytes: 0,
                 locks: BTreeMap::new(),
                 next_lock: 0,
@@ -126,6 +128,12 @@ impl SimDisk {
     /// Leaves so many bytes of free space (in blocks of 4 KiB); `None` is endless.
     pub fn set_space_left(&self, bytes: Option<u64>) {
         self.state().space_left = bytes;
+    }
+
+    /// Whether [`Disk::space`] tells what [`SimDisk::set_space_left`] has left. As a rule it does
+    /// not, so that a full disk comes as a surprise.
+    pub fn set_tells_space(&self, tells: bool) {
+        self.state().tells_space = tells;
     }
 
     /// The disk as the next boot could find it, chosen by `seed`: everything synced, and any
@@ -348,6 +356,14 @@ impl Disk for SimDisk {
     }
 
     /// Creates nothing: no program looks at the file.
+    fn space(&self, _path: &Path) -> io::Result<Option<Space>> {
+        let state = self.state();
+        Ok(state.tells_space.then(|| Space {
+            total_bytes: 1 << 40,
+            free_bytes: state.space_left.unwrap_or(1 << 40),
+        }))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<DiskLock> {
         let mut state = self.state();
         state.alive()?;

@@ -21,6 +21,7 @@ use crate::failure::Failure;
 use crate::limits::{Bounds, DRAIN_TIMEOUT, MAX_APPLY_GAP, Timing};
 use crate::metrics::Metrics;
 use crate::proto::etcdserverpb::ResponseHeader;
+use crate::quota::Room;
 use crate::service::wire;
 use crate::state::{Alarms, Command, CommandError, Outcome, Response, Shared};
 
@@ -42,6 +43,7 @@ pub(crate) struct Engine {
     pub(crate) stop: CancellationToken,
     /// Proves it.
     pub(crate) tasks: TaskTracker,
+    pub(crate) room: Room,
     /// Rules for changes of members.
     pub(crate) rules: MemberRules,
     pub(crate) metrics: Arc<Metrics>,
@@ -88,6 +90,7 @@ impl Engine {
             member_id: status.local,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            room: Room::default(),
             voter: AtomicBool::new(false),
             env,
             node,
@@ -388,6 +391,8 @@ impl Engine {
         {
             tracing::warn!("client connections are still open; they are cut off");
         }
+        // Who waits for space waits no longer.
+        self.shared.close();
         self.node.shutdown().await;
     }
 }

@@ -1,11 +1,13 @@
 //! Space: how much the state may take, what happens when it is used up, and who is told before.
 //!
-//! A member whose state has reached the quota raises the alarm NOSPACE for itself. While any
+//! A member whose state has reached the quota, or whose file system is nearly full, raises the
+//! alarm NOSPACE for itself. While any
 //! member has, everything that adds is refused when it is applied, on all of them alike. The
 //! alarm stays until it is ended: by an operator, or, where that is asked for, by the member
 //! itself once it has room again, for which it then also sees.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,7 +16,7 @@ use trivet_mvcc::{Op, Txn};
 
 use crate::engine::Engine;
 use crate::failure::Failure;
-use crate::state::{Alarm, AlarmAction, AlarmMember, Command};
+use crate::state::{Alarm, AlarmAction, AlarmMember, Command, Shared};
 
 /// How often a member looks at its size.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -34,6 +36,15 @@ const CLEAR_PERCENT: u64 = 90;
 
 /// Garbage is collected for want of space from this share of the files on, in percent.
 const GARBAGE_PERCENT: u64 = 10;
+
+/// Room that is kept on the file system so that deletions, compactions and checkpoints remain
+/// possible, and at most which share of it, in percent.
+const RESERVE_BYTES: u64 = 128 << 20;
+const RESERVE_PERCENT: u64 = 5;
+
+/// How often a command's bytes are written: to the log, into a segment, and once more when that
+/// is rewritten.
+const WRITTEN_TIMES: u64 = 3;
 
 /// etcd's estimates of what a command adds.
 const PUT_COST: u64 = 256;
@@ -73,11 +84,12 @@ impl Engine {
     /// Whether the state has room for a command. If not, the alarm is raised before the answer,
     /// as in etcd.
     pub(crate) async fn check_quota(&self, command: &Command) -> Result<(), Failure> {
-        let Some(quota) = self.bounds.quota_bytes else {
-            return Ok(());
-        };
         let cost = cost(command);
-        if cost == 0 || self.shared.total_bytes() + cost < quota {
+        if cost == 0 {
+            return Ok(());
+        }
+        let fits = |quota| self.shared.total_bytes() + cost < quota;
+        if self.bounds.quota_bytes.is_none_or(fits) && self.room.take(cost, &self.shared) {
             return Ok(());
         }
         // Whether it can be raised now makes no difference to this request.
@@ -104,6 +116,7 @@ impl Engine {
                 alarm,
                 size_bytes,
                 quota_bytes = self.bounds.quota_bytes,
+                free_bytes = self.shared.space().map(|space| space.free_bytes),
                 "alarm raised: nothing is added any more; delete, compact and defragment, then end the alarm"
             ),
             AlarmAction::Deactivate => tracing::info!(alarm, size_bytes, "alarm ended"),
@@ -114,11 +127,9 @@ impl Engine {
 
 /// Watches the size of this member's state until the engine ends.
 pub(crate) async fn guard(engine: Arc<Engine>, clears_itself: bool) {
-    let Some(quota) = engine.bounds.quota_bytes else {
-        return;
-    };
+    let quota = engine.bounds.quota_bytes.unwrap_or(u64::MAX);
     let mut warner = Warner::default();
-    let mut room = Room::default();
+    let mut cleaner = Cleaner::default();
     loop {
         tokio::select! {
             () = engine.stop.cancelled() => return,
@@ -133,15 +144,20 @@ pub(crate) async fn guard(engine: Arc<Engine>, clears_itself: bool) {
             member: engine.member_id,
         };
         let raised = engine.alarms().contains(own);
-        let action = if size >= quota && !raised {
+        let free = engine.room.look(&engine.shared);
+        let action = if (size >= quota || free == Free::Short) && !raised {
             AlarmAction::Activate
-        } else if raised && clears_itself && below(size, quota, CLEAR_PERCENT) {
+        } else if raised
+            && clears_itself
+            && below(size, quota, CLEAR_PERCENT)
+            && free == Free::Enough
+        {
             AlarmAction::Deactivate
         } else {
             if raised && clears_itself {
-                room.make(&engine).await;
+                cleaner.clean(&engine).await;
             } else {
-                room = Room::default();
+                cleaner = Cleaner::default();
             }
             continue;
         };
@@ -212,15 +228,67 @@ async fn warn(engine: &Engine, percent: u64, size: u64, quota: u64) {
     );
 }
 
-/// Makes room after the alarm was raised, a step at a time: history that is older than the last
-/// step is given up, and files are tidied when there is something to gain.
-#[derive(Debug, Default)]
-struct Room {
-    last: Option<(Instant, Revision)>,
+/// How much room the file system has beside the reserve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Free {
+    /// Less than none.
+    Short,
+    /// Too little to end an alarm.
+    Some,
+    /// As much as the reserve again, or nobody knows.
+    Enough,
+}
+
+/// What is left of the file system beside the reserve; asked for now and then, and counted down
+/// in between.
+#[derive(Debug)]
+pub(crate) struct Room {
+    left_bytes: AtomicI64,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            left_bytes: AtomicI64::new(0),
+        }
+    }
 }
 
 impl Room {
-    async fn make(&mut self, engine: &Arc<Engine>) {
+    fn look(&self, shared: &Shared) -> Free {
+        let Some(space) = shared.space() else {
+            self.left_bytes.store(i64::MAX / 2, Ordering::Relaxed);
+            return Free::Enough;
+        };
+        let reserve = RESERVE_BYTES.min(space.total_bytes / 100 * RESERVE_PERCENT);
+        let left = i64::try_from(space.free_bytes)
+            .unwrap_or(i64::MAX / 2)
+            .saturating_sub_unsigned(reserve);
+        self.left_bytes.store(left, Ordering::Relaxed);
+        match left {
+            ..=0 => Free::Short,
+            left if left.unsigned_abs() < reserve => Free::Some,
+            _ => Free::Enough,
+        }
+    }
+
+    /// Whether there is room for a command of this cost.
+    fn take(&self, cost: u64, shared: &Shared) -> bool {
+        let bytes = i64::try_from(cost * WRITTEN_TIMES).unwrap_or(i64::MAX / 2);
+        let before = self.left_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        before > bytes || self.look(shared) != Free::Short
+    }
+}
+
+/// Makes room after the alarm was raised, a step at a time: history that is older than the last
+/// step is given up, and files are tidied when there is something to gain.
+#[derive(Debug, Default)]
+struct Cleaner {
+    last: Option<(Instant, Revision)>,
+}
+
+impl Cleaner {
+    async fn clean(&mut self, engine: &Arc<Engine>) {
         let newest = engine.shared.revision();
         let (since, seen) = *self.last.get_or_insert((Instant::now(), newest));
         // Long enough for a reader of several pages at one revision to come to its end.

@@ -192,7 +192,11 @@ impl LogDir {
                 }
                 None => {
                     let file = self.disk.open(&path, OpenMode::CreateNew)?;
-                    file.set_size(u64::from(size_bytes))?;
+                    if let Err(error) = file.set_size(u64::from(size_bytes)) {
+                        // The name must be free for another attempt.
+                        self.disk.remove_file(&path)?;
+                        return Err(error);
+                    }
                     (file, size_bytes)
                 }
             };

@@ -85,6 +85,7 @@ pub(crate) fn open(dir: &LogDir, options: &WalOptions, preparer: Arc<Preparer>) 
         buffer: Vec::new(),
         changes: Vec::new(),
         unproven: true,
+        full: false,
     };
     Ok(Opened { writer, recovered })
 }

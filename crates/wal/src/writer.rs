@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -16,6 +17,9 @@ use crate::view::{Change, Location};
 
 /// How much buffer an idle writer keeps.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
+/// How long the log waits for space before it looks again.
+const FULL_PAUSE: Duration = Duration::from_millis(200);
 
 /// The segment being written.
 pub(crate) struct Active {
@@ -39,6 +43,8 @@ pub(crate) struct Writer {
     pub(crate) changes: Vec<Change>,
     /// Whether the last batch has nothing behind it that proves it was synced.
     pub(crate) unproven: bool,
+    /// Whether the file system was full at the last attempt.
+    pub(crate) full: bool,
 }
 
 /// One write.
@@ -248,10 +254,16 @@ impl Writer {
         let end = start as usize + self.buffer.len();
         let padded = end.next_multiple_of(BLOCK).min(segment.size_bytes as usize);
         self.buffer.resize(padded - start as usize, 0);
-        segment
-            .file
-            .write_all_at(u64::from(start), &self.buffer)
-            .map_err(|e| Error::io("write", &segment.path, e))?;
+        // Nothing is acknowledged and nothing synced yet: the same bytes may go to the same
+        // place as often as it takes.
+        while let Err(error) = segment.file.write_all_at(u64::from(start), &self.buffer) {
+            if !self.wait_for_space(&error) {
+                return Err(Error::io("write", &segment.path, error));
+            }
+        }
+        if std::mem::take(&mut self.full) {
+            tracing::info!(dir = %self.dir.path.display(), "there is space again, the log goes on");
+        }
         segment
             .file
             .sync_data()
@@ -273,13 +285,40 @@ impl Writer {
         Ok(())
     }
 
+    /// Waits a little if an error says that the file system is full; `false` if the error is
+    /// another one or the log is being closed. Only where the disk tells how much space there
+    /// is: where it cannot, nobody would know what the log waits for.
+    fn wait_for_space(&mut self, error: &std::io::Error) -> bool {
+        let full = error.kind() == std::io::ErrorKind::StorageFull;
+        if !full || !matches!(self.dir.disk.space(&self.dir.path), Ok(Some(_))) {
+            return false;
+        }
+        if !std::mem::replace(&mut self.full, true) {
+            tracing::error!(dir = %self.dir.path.display(), "the file system is full, the log waits for space");
+        }
+        let state = self.shared.lock();
+        if state.closing || state.failed.is_some() {
+            return false;
+        }
+        let (state, _) = self
+            .shared
+            .work
+            .wait_timeout(state, FULL_PAUSE)
+            .unwrap_or_else(PoisonError::into_inner);
+        !state.closing
+    }
+
     /// Names the next segment and puts its header and the copies into the buffer.
     fn begin(&mut self, rotation: &Rotation) -> Result<Segment> {
         let sequence = self.sequence + 1;
         let seed = Seed::new(self.salt, sequence);
-        let segment =
-            self.dir
-                .new_segment(sequence, rotation.size_bytes, rotation.spare.as_ref())?;
+        let segment = loop {
+            let spare = rotation.spare.as_ref();
+            match self.dir.new_segment(sequence, rotation.size_bytes, spare) {
+                Err(Error::Io { source, .. }) if self.wait_for_space(&source) => {}
+                made => break made?,
+            }
+        };
         self.sequence = sequence;
         self.buffer.resize(HEADER_BYTES, 0);
         if let Some(Position { index, term }) = rotation.purged {

@@ -60,13 +60,27 @@ pub(super) struct Loaded {
     pub(super) size_bytes: u64,
 }
 
-/// Writes and syncs checkpoint `number`, and makes it the one that counts; its size.
+/// Writes and syncs checkpoint `number`, and makes it the one that counts; its size. An error of
+/// kind `StorageFull` leaves everything as it was.
 pub(super) fn write(disk: &dyn Disk, dir: &Path, number: u64, image: &Image) -> io::Result<u64> {
     let temporary = dir.join(format!("{number:016x}.tmp"));
     if disk.exists(&temporary)? {
         disk.remove_file(&temporary)?;
     }
-    let file = disk.open(&temporary, OpenMode::CreateNew)?;
+    let size = write_file(disk, &temporary, image).inspect_err(|_| {
+        // Half a checkpoint only takes up space; what stays is removed at the next start.
+        drop(disk.remove_file(&temporary));
+    })?;
+    let publish = || {
+        disk.rename(&temporary, &dir.join(file_name(number)))?;
+        disk.sync_dir(dir)
+    };
+    publish().map_err(io::Error::other)?;
+    Ok(size)
+}
+
+fn write_file(disk: &dyn Disk, path: &Path, image: &Image) -> io::Result<u64> {
+    let file = disk.open(path, OpenMode::CreateNew)?;
     let mut out = Output {
         file: &*file,
         offset: 0,
@@ -87,8 +101,6 @@ pub(super) fn write(disk: &dyn Disk, dir: &Path, number: u64, image: &Image) -> 
     out.frame(KIND_END, &end.0)?;
     out.flush()?;
     file.sync_data()?;
-    disk.rename(&temporary, &dir.join(file_name(number)))?;
-    disk.sync_dir(dir)?;
     Ok(out.offset)
 }
 

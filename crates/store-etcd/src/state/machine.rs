@@ -102,6 +102,8 @@ impl StateMachine for Machine {
             .iter()
             .flatten()
             .any(|command| matches!(command.inner(), Command::Compact { .. }));
+        let bytes: usize = batch.commands.iter().map(Bytes::len).sum();
+        self.shared.wait_for_room(bytes as u64)?;
         let mut inner = self.shared.write();
         inner.usable()?;
         if batch.position.index <= inner.applied.index {

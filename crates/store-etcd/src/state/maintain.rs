@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use trivet_env::Space;
 use trivet_mvcc::{ReadValues, Values};
 
 use super::checkpoint::{self, Image};
@@ -90,6 +92,11 @@ impl Shared {
     /// elsewhere.
     pub(super) fn checkpoint(&self, again: bool) -> io::Result<()> {
         let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let needed_bytes = self.read().checkpoint_bytes * 5 / 4;
+        if !self.has_room(needed_bytes) {
+            tracing::warn!(needed_bytes, "no checkpoint for want of space");
+            return Ok(());
+        }
         let (image, unsynced) = {
             let mut inner = self.write();
             inner.usable()?;
@@ -106,7 +113,17 @@ impl Shared {
         if unsynced.new_entries {
             self.disk.sync_dir(&self.values_dir)?;
         }
-        let size = checkpoint::write(&*self.disk, &self.checkpoints_dir, work.next_number, &image)?;
+        let written =
+            checkpoint::write(&*self.disk, &self.checkpoints_dir, work.next_number, &image);
+        let size = match written {
+            Ok(size) => size,
+            // The one before still counts, and the log goes back to it.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                tracing::error!(%error, "no checkpoint for want of space");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         *self.durable() = image.position;
         {
             let mut inner = self.write();
@@ -204,6 +221,7 @@ impl Shared {
     /// `true` if there is more to do.
     pub(super) fn maintain(&self) -> io::Result<bool> {
         let _work = self.work();
+        let roomy = self.has_room(u64::from(self.limits.segment_bytes) / 2);
         let mut inner = self.write();
         inner.usable()?;
         let Inner {
@@ -215,6 +233,10 @@ impl Shared {
         if store.has_removals() {
             store.compact_step(REMOVE_KEYS, segments);
             return Ok(true);
+        }
+        if !roomy {
+            // Values need a new place before their old one can go.
+            return Ok(false);
         }
         if relocation.is_none() {
             let from = segments.sparse();
@@ -247,6 +269,47 @@ impl Shared {
         }
         self.note_size(&inner);
         Ok(true)
+    }
+}
+
+/// Room that is left alone.
+const MARGIN_BYTES: u64 = 1 << 20;
+/// How long to wait before looking for room again.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
+
+impl Shared {
+    /// The room of the file system, where that is known.
+    pub fn space(&self) -> Option<Space> {
+        match self.disk.space(&self.values_dir) {
+            Ok(space) => space,
+            Err(error) => {
+                tracing::debug!(%error, "the space of the file system is not known");
+                None
+            }
+        }
+    }
+
+    /// Whether so many bytes can be written, as far as is known.
+    fn has_room(&self, bytes: u64) -> bool {
+        self.space()
+            .is_none_or(|space| space.free_bytes >= bytes + MARGIN_BYTES)
+    }
+
+    /// Waits until so many bytes can be written: what is applied cannot be given up half way.
+    /// Call without the lock, so that readers go on. An error when the state is closed meanwhile.
+    pub(super) fn wait_for_room(&self, bytes: u64) -> io::Result<()> {
+        if self.has_room(bytes) {
+            return Ok(());
+        }
+        tracing::error!(dir = %self.values_dir.display(), "the file system is full, the state waits for space");
+        while !self.has_room(bytes) {
+            if self.closed.load(Ordering::Acquire) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            std::thread::sleep(ROOM_PAUSE);
+        }
+        tracing::info!("there is space again, the state goes on");
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ mod contents;
 mod divergences;
 mod election;
 mod etcdctl;
+mod full_disk;
 mod gateway;
 mod genuine;
 mod health;

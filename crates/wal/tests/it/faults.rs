@@ -1,5 +1,7 @@
 //! Disks that fail while the log runs.
 
+use std::time::Duration;
+
 use trivet_sim::SimDisk;
 use trivet_wal::{Entry, Error, WalOptions};
 
@@ -143,6 +145,66 @@ fn a_full_disk_loses_nothing_acknowledged() {
         assert!(recovered.state.last.unwrap().index >= acknowledged);
         assert!(entries(&wal).unwrap().len() as u64 >= acknowledged);
     }
+}
+
+/// Where the disk tells how much space there is, the log waits for more and then goes on.
+#[test]
+fn a_log_on_a_full_disk_waits_for_space() {
+    for prepare_ahead in [false, true] {
+        for blocks in 2..8 {
+            let disk = SimDisk::new();
+            disk.set_tells_space(true);
+            let (wal, _) = open(&disk, tiny(prepare_ahead)).unwrap();
+            disk.set_space_left(Some(blocks * 4096));
+            let mut stuck = None;
+            let mut index = 0;
+            while stuck.is_none() {
+                index += 1;
+                let (done, receiver) = ack();
+                wal.append(vec![entry(index, 1, &[5; 100])], done).unwrap();
+                // Nothing is lost by taking a slow disk for a full one.
+                match receiver.recv_timeout(Duration::from_millis(150)) {
+                    Ok(written) => written.unwrap(),
+                    Err(_) => stuck = Some(receiver),
+                }
+                assert!(index < 400, "the disk is never full");
+            }
+            // What was acknowledged survives a power cut right now.
+            let (other, recovered) = open(&disk.crash_image(blocks), tiny(false)).unwrap();
+            assert!(recovered.state.last.unwrap().index >= index - 1);
+            drop(other);
+            disk.set_space_left(None);
+            stuck.unwrap().recv().unwrap().unwrap();
+            let (done, receiver) = ack();
+            wal.append(vec![entry(index + 1, 1, b"more")], done)
+                .unwrap();
+            receiver.recv().unwrap().unwrap();
+            assert_eq!(entries(&wal).unwrap().len() as u64, index + 1);
+            wal.close().unwrap();
+            let (wal, _) = open(&disk.crash_image(blocks), tiny(false)).unwrap();
+            assert_eq!(entries(&wal).unwrap().len() as u64, index + 1);
+        }
+    }
+}
+
+#[test]
+fn a_log_that_waits_for_space_can_be_closed() {
+    let disk = SimDisk::new();
+    disk.set_tells_space(true);
+    let (wal, _) = open(&disk, tiny(false)).unwrap();
+    disk.set_space_left(Some(0));
+    let mut waiting = Vec::new();
+    for index in 1..40 {
+        let (done, receiver) = ack();
+        wal.append(vec![entry(index, 1, &[5; 100])], done).unwrap();
+        waiting.push(receiver);
+    }
+    assert!(wal.close().is_err());
+    let told: Vec<bool> = waiting
+        .into_iter()
+        .map(|receiver| receiver.recv().unwrap().is_ok())
+        .collect();
+    assert!(!told[38], "the last one was never written");
 }
 
 #[test]
