@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use crate::peers::proto::{self, call_request, call_response};
 use crate::shared::Shared;
 
-/// How often the others are asked.
+/// How often the others are asked, and how often while one of them does not answer.
 const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL_MISSING: Duration = Duration::from_millis(500);
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -20,7 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Keeps [`Shared::contacts`] true.
 pub(crate) async fn keep_contact(node: Arc<Shared>) {
     let mut complaint = String::new();
+    let mut membership = node.machine.watch_membership();
     loop {
+        membership.borrow_and_update();
         let others: Vec<u64> = {
             let membership = node.membership();
             let ids = membership.nodes().map(|(id, _)| *id);
@@ -30,6 +33,7 @@ pub(crate) async fn keep_contact(node: Arc<Shared>) {
         let answers = futures_util::future::join_all(asked).await;
         let now = Instant::now();
         let mut refusal = None;
+        let mut missing = false;
         {
             let mut contacts = node.contacts();
             contacts.retain(|id, _| others.contains(id));
@@ -40,6 +44,7 @@ pub(crate) async fn keep_contact(node: Arc<Shared>) {
                     }
                     Err(refused) => {
                         contacts.remove(id);
+                        missing = true;
                         refusal = refusal.or(refused);
                     }
                 }
@@ -55,7 +60,22 @@ pub(crate) async fn keep_contact(node: Arc<Shared>) {
             );
             complaint = reason;
         }
-        tokio::time::sleep(INTERVAL).await;
+        let pause = if missing { INTERVAL_MISSING } else { INTERVAL };
+        // A new member is asked at once.
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = membership.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+impl Shared {
+    /// A member asks whether this one lives, hence lives itself: no need to wait until it is
+    /// asked.
+    pub(crate) fn heard_from(&self, id: u64) {
+        if id != self.local.id && self.membership().get_node(&id).is_some() {
+            self.contacts().entry(id).or_insert_with(Instant::now);
+        }
     }
 }
 

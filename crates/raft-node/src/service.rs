@@ -165,6 +165,7 @@ impl Service {
             },
             call_request::Body::Members(_) => Ok(self.members()),
             call_request::Body::Ping(_) => {
+                self.0.heard_from(from);
                 let now = *self.0.leadership.borrow();
                 Ok(call_response::Body::Pong(proto::Pong {
                     cluster_id: self.0.cluster_id,

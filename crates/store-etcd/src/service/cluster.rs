@@ -69,11 +69,11 @@ impl pb::cluster_server::Cluster for ClusterService {
         let request = request.into_inner();
         let urls = self.peer_urls(&request.peer_ur_ls)?;
         let status = self.settled().await?;
-        if is_taken(&status, &urls, None) {
-            return Err(Refusal::PeerUrlExists.into());
-        }
         if let Some(strict) = self.engine.rules.strict {
             reconfig::may_add(&status, request.is_learner, strict.connected)?;
+        }
+        if is_taken(&status, &urls, None) {
+            return Err(Refusal::PeerUrlExists.into());
         }
         if request.is_learner {
             if status
