@@ -269,12 +269,14 @@ async fn place(
             reasons.join("; ")
         )));
     };
-    let mut real = Vec::new();
+    let mut own = None;
     for (peer, role) in &view.members {
-        real.push((peer, *role, resolved(&split_urls(&peer.peer_url)).await));
+        if same_urls(&local.peer_urls, &split_urls(&peer.peer_url)).await {
+            own = Some((peer, *role));
+            break;
+        }
     }
-    let wanted = resolved(&local.peer_urls).await;
-    let Some((peer, role, _)) = real.iter().find(|(_, _, urls)| *urls == wanted) else {
+    let Some((peer, role)) = own else {
         let reason = format!(
             "no member with the peer URLs {} has been added to cluster {:x} yet: add it first",
             local.joined_urls(),
@@ -303,13 +305,13 @@ async fn place(
             peer.id
         ))));
     }
-    same_members(members, &real, view.cluster_id)
+    same_members(members, &view.members, view.cluster_id)
         .await
         .map_err(Miss::Never)?;
     tracing::info!(
         member = format_args!("{:x}", peer.id),
         cluster = format_args!("{:x}", view.cluster_id),
-        learner = *role == PeerRole::Learner,
+        learner = role == PeerRole::Learner,
         "the cluster expects this member"
     );
     Ok(Place {
@@ -319,17 +321,19 @@ async fn place(
 }
 
 /// Whether the list names exactly the members that there are.
-async fn same_members(
-    list: &[Founder],
-    real: &[(&Peer, PeerRole, BTreeSet<String>)],
-    cluster_id: u64,
-) -> Result<()> {
-    let mut missing: Vec<_> = real.iter().collect();
+async fn same_members(list: &[Founder], real: &[(Peer, PeerRole)], cluster_id: u64) -> Result<()> {
+    let mut missing: Vec<&Peer> = real.iter().map(|(peer, _)| peer).collect();
     let mut unmatched: Vec<String> = Vec::new();
     for member in list {
-        let urls = resolved(&member.peer_urls).await;
-        match missing.iter().position(|(_, _, known)| *known == urls) {
-            Some(found) => drop(missing.swap_remove(found)),
+        let mut found = None;
+        for (place, peer) in missing.iter().enumerate() {
+            if same_urls(&member.peer_urls, &split_urls(&peer.peer_url)).await {
+                found = Some(place);
+                break;
+            }
+        }
+        match found {
+            Some(place) => drop(missing.swap_remove(place)),
             None => unmatched.push(format!("{}={}", member.name, member.joined_urls())),
         }
     }
@@ -338,7 +342,7 @@ async fn same_members(
     }
     let missing: Vec<String> = missing
         .iter()
-        .map(|(peer, _, _)| format!("{:x}={}", peer.id, peer.peer_url))
+        .map(|peer| format!("{:x}={}", peer.id, peer.peer_url))
         .collect();
     Err(Error::Invalid(format!(
         "error validating peerURLs: the list of members does not match those of cluster {cluster_id:x}: {} in the list only, {} in the cluster only",
@@ -353,6 +357,16 @@ fn named(items: &[String]) -> String {
     } else {
         items.join(" ")
     }
+}
+
+/// Whether two sets of URLs are the same, be it that one has names where the other has addresses.
+/// Nobody is asked for addresses where the texts are the same.
+async fn same_urls(some: &[String], others: &[String]) -> bool {
+    let texts = |urls: &[String]| urls.iter().cloned().collect::<BTreeSet<_>>();
+    if texts(some) == texts(others) {
+        return true;
+    }
+    some.len() == others.len() && resolved(some).await == resolved(others).await
 }
 
 /// URLs in a form in which a name and its address are the same.

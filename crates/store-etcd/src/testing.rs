@@ -102,6 +102,13 @@ pub fn damage(store: &EtcdStore) -> Vec<String> {
     store.engine.shared.damage()
 }
 
+/// The term in which this member leads and is confirmed by a quorum, if it does.
+#[must_use]
+pub fn leading_term(store: &EtcdStore) -> Option<u64> {
+    let now = *store.engine.node.leadership().borrow();
+    now.local.then_some(now.term)
+}
+
 /// Stops a member as a crash of its machine does: nothing is
 /// handed over or written any more.
 pub async fn abort(store: &EtcdStore) {
