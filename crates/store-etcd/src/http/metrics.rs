@@ -125,6 +125,11 @@ fn store(page: &mut Page, engine: &Engine) {
     let size = engine.shared.size();
     let gauges = [
         (
+            "etcd_server_quota_backend_bytes",
+            "Bytes that the state may take; 0 for any number.",
+            engine.bounds.quota_bytes.unwrap_or(0),
+        ),
+        (
             "etcd_mvcc_db_total_size_in_bytes",
             "Bytes of the state on disk.",
             size.total_bytes,

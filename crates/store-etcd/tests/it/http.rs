@@ -400,6 +400,10 @@ async fn metrics_count_what_happens() {
     assert!(
         value(&after, "etcd_mvcc_range_total", &[]) > value(&before, "etcd_mvcc_range_total", &[])
     );
+    assert_eq!(
+        value(&after, "etcd_server_quota_backend_bytes", &[]),
+        2_147_483_648.0
+    );
     let synced = |page| {
         let metric: &BTreeMap<String, Metric> = page;
         let of = &metric["etcd_disk_wal_fsync_duration_seconds"].samples;
