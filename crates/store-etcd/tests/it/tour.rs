@@ -1,7 +1,6 @@
 //! Every command of `etcdctl`, line by line on ours and on a genuine etcd: what is printed and
 //! how it ends must be the same. To add a line, add a line to [`TOUR`].
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use trivet_datastore::Datastore;
 use crate::etcdctl::{command, installed, run};
 use trivet_env::Env;
 
+use crate::genuine::Tools;
 use crate::support::{Member, PATIENCE, Single, eventually, free_address, settings};
 
 /// How the two outputs are compared. In every one, ids, times and the endpoint are masked.
@@ -173,64 +173,6 @@ const TOUR: &[(&str, &str, How)] = &[
 // `check datascale` take a minute and measure; `make-mirror` has its own test below; `completion`
 // does not exist in 3.4.
 
-/// A genuine etcd beside ours.
-struct Genuine {
-    process: Child,
-    address: SocketAddr,
-    _dir: tempfile::TempDir,
-}
-
-impl Genuine {
-    /// Starts one, if there is a program.
-    async fn start() -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let program = std::env::var_os("TRIVET_ETCD_DIR")
-            .map_or_else(|| "etcd".into(), |dir| PathBuf::from(dir).join("etcd"));
-        let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [address, peer] = [&ports[0], &ports[1]].map(|port| port.local_addr().unwrap());
-        drop(ports);
-        let (client, peer) = (format!("http://{address}"), format!("http://{peer}"));
-        let spawned = Command::new(program)
-            .env_clear()
-            .arg("--data-dir")
-            .arg(dir.path())
-            .args(["--name", "genuine", "--log-level", "error"])
-            .args(["--listen-client-urls", &client])
-            .args(["--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer])
-            .args(["--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("genuine={peer}")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let Ok(process) = spawned else {
-            assert!(
-                std::env::var_os("TRIVET_REQUIRE_CLIENTS").is_none_or(|value| value != "1"),
-                "etcd is required and missing"
-            );
-            eprintln!("SKIPPED: etcd is not installed");
-            return None;
-        };
-        let genuine = Self {
-            process,
-            address,
-            _dir: dir,
-        };
-        eventually("etcd answers", || async {
-            run(&address.to_string(), &["get", "x"], "").await.1
-        })
-        .await;
-        Some(genuine)
-    }
-}
-
-impl Drop for Genuine {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 /// One of the two, and what the placeholders mean there.
 struct Guest {
     endpoint: String,
@@ -374,16 +316,17 @@ fn shape(text: &str) -> Vec<usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_command_prints_the_same() {
-    if !installed() {
-        return;
+    for tools in Tools::all() {
+        tour(&tools).await;
     }
-    let Some(genuine) = Genuine::start().await else {
-        return;
-    };
+}
+
+async fn tour(tools: &Tools) {
     let dir = tempfile::tempdir().unwrap();
+    let genuine = tools.start(&dir.path().join("genuine")).await;
     let mut config = settings(Env::real(), dir.path().join("trivet"));
     config.clients[0].address = free_address();
-    config.client_url = format!("http://{}", config.clients[0].address);
+    config.client_urls = vec![format!("http://{}", config.clients[0].address)];
     let member = Member::open(config).await;
     eventually("the member has told its address", || async {
         let (list, _) = run(&member.address(), &["member", "list"], "").await;
@@ -391,7 +334,7 @@ async fn every_command_prints_the_same() {
     })
     .await;
     let mut ours = Guest::new(member.address(), dir.path().join("ours.db")).await;
-    let mut theirs = Guest::new(genuine.address.to_string(), dir.path().join("theirs.db")).await;
+    let mut theirs = Guest::new(genuine.endpoint.clone(), dir.path().join("theirs.db")).await;
     let mut different = Vec::new();
     for &(line, input, how) in TOUR {
         let (a, b) = tokio::join!(ours.take(line, input, how), theirs.take(line, input, how));
@@ -412,7 +355,12 @@ async fn every_command_prints_the_same() {
             ));
         }
     }
-    assert!(different.is_empty(), "{}", different.join("\n"));
+    assert!(
+        different.is_empty(),
+        "beside {}: {}",
+        tools.name,
+        different.join("\n")
+    );
     member.store.shutdown().await;
 }
 
