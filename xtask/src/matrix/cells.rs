@@ -188,6 +188,26 @@ pub(crate) fn all() -> Vec<Cell> {
         ),
         cell(
             "etcd",
+            "3",
+            "members come and go",
+            Named {
+                package: "trivet-store-etcd",
+                target: "churn",
+                prefixes: &[],
+            },
+        ),
+        cell(
+            "etcd",
+            "1 to 4",
+            "trivet etcd",
+            Named {
+                package: "trivet-cli",
+                target: "etcd",
+                prefixes: &[],
+            },
+        ),
+        cell(
+            "etcd",
             "3 and agent",
             "the exercise",
             scenario(&["exercise::"]),
