@@ -162,9 +162,8 @@ impl Datastore for Store {
         let status = self.inner().status().await?;
         Ok(StoreStatus {
             writable: *self.world.0.writable.lock().unwrap(),
-            ..status,
-                problems: Vec::new(),
-            })
+            ..status
+        })
     }
     async fn export(&self) -> Result<ExportStream> {
         self.inner().export().await
