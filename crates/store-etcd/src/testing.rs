@@ -102,7 +102,6 @@ pub fn damage(store: &EtcdStore) -> Vec<String> {
     store.engine.shared.damage()
 }
 
-
 /// The term in which this member leads and is confirmed by a quorum, if it does.
 #[must_use]
 pub fn leading_term(store: &EtcdStore) -> Option<u64> {
