@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::api::{Error, Peer, Result};
-use crate::membership::{change, change_call, peer_to_proto};
+use crate::change::{change, change_call, peer_to_proto};
 use crate::peers::proto::{call_request, call_response, change::Kind};
 use crate::peers::{CallError, PeerAddress, PeerTransport, proto};
 use crate::propose::AskError;

@@ -11,6 +11,8 @@
 mod alone;
 mod api;
 mod batch;
+mod bring_up;
+mod change;
 mod consensus;
 mod contact;
 mod discover;

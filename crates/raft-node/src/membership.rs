@@ -9,13 +9,14 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, LogIdOptionExt};
 use tokio::time::Instant;
 
-use crate::api::{Error, Peer, PeerRole, Result};
+use crate::api::{Error, PeerRole, Result};
+use crate::change::change_call;
 use crate::consensus::{Member, codec};
 use crate::discover::role;
-use crate::peers::proto::{call_request, call_response, change};
-use crate::peers::{CallError, PeerAddress, PeerTransport, proto};
+use crate::peers::proto;
+use crate::peers::proto::{call_request, change};
 use crate::propose::AskError;
-use crate::shared::{Route, Shared, failure_to_error};
+use crate::shared::{Route, Shared};
 
 /// A learner may be this many entries behind and still become a voter: the rest is on its way.
 const CAUGHT_UP_ENTRIES: u64 = 64;
@@ -528,38 +529,6 @@ fn check_member(id: u64, member: &Member, plaintext: bool) -> Result<()> {
         "{:?} is no peer address of the form {schemes}",
         member.peer_url
     ))
-}
-
-/// Asks one peer for a change.
-pub(crate) async fn change_call(
-    transport: &dyn PeerTransport,
-    to: &PeerAddress,
-    request: proto::CallRequest,
-    limit: Duration,
-) -> Result<(), AskError> {
-    match transport.call(to, request, limit).await {
-        Ok(proto::CallResponse {
-            body: Some(call_response::Body::Done(_)),
-        }) => Ok(()),
-        Ok(proto::CallResponse {
-            body: Some(call_response::Body::Failure(failure)),
-        }) => Err(failure_to_error(&failure).map_or(AskError::Retry, AskError::Failed)),
-        Ok(_) => Err(AskError::Lost("the peer answered something else".into())),
-        Err(CallError::NotSent(_)) => Err(AskError::Retry),
-        Err(error @ CallError::Lost(_)) => Err(AskError::Lost(error.to_string())),
-    }
-}
-
-/// The change that makes a peer do `kind`.
-pub(crate) fn change(kind: change::Kind) -> proto::Change {
-    proto::Change {
-        kind: Some(kind),
-        forwarded: false,
-    }
-}
-
-pub(crate) fn peer_to_proto(peer: &Peer) -> proto::Member {
-    codec::member_to_proto(peer.id, &Member::from(peer))
 }
 
 #[cfg(test)]

@@ -11,12 +11,12 @@ use tokio_util::task::TaskTracker;
 use crate::api::{
     Error, LeaderQuery, NodeConfig, NodeStatus, Peer, PeerStatus, Result, StateMachine,
 };
+use crate::change::{change, peer_to_proto};
 use crate::discover::role;
 use crate::failure::Stop;
 use crate::forget;
 use crate::join;
 use crate::lane;
-use crate::membership::{change, peer_to_proto};
 use crate::peers::PeerTransport;
 use crate::peers::client::GrpcTransport;
 use crate::peers::proto::change::Kind;
