@@ -105,7 +105,7 @@ pub const TABLE: &[Difference] = &[
     Difference {
         name: "no header in alarms",
         reason: "older releases forget it",
-        gone_since: &[[3, 6, 0]],
+        gone_since: &[[3, 5, 0]],
         treatment: Treatment::Excuse(Excuse::AlarmHeader),
     },
     Difference {
