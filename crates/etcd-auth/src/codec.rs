@@ -186,7 +186,14 @@ pub(crate) fn decode_command(bytes: &[u8]) -> Result<AuthCommand, DecodeError> {
     }
     let message: CommandMessage = unversioned(bytes)?;
     let malformed = || DecodeError::Malformed;
-    Ok(match message.kind.ok_or_else(malformed)? {
+    // Members that know what this is have done it; it must not be passed over here.
+    let unknown = DecodeError::Unknown { version: VERSION };
+    let kind = match message.kind {
+        Some(kind) => kind,
+        None if bytes.len() > 1 => return Err(unknown),
+        None => return Err(DecodeError::Malformed),
+    };
+    Ok(match kind {
         Kind::Enable(Empty {}) => AuthCommand::Enable,
         Kind::Disable(Empty {}) => AuthCommand::Disable,
         Kind::Authenticate(Secretive { user, secret }) => AuthCommand::Authenticate {
@@ -308,6 +315,11 @@ pub(crate) mod tests {
             Err(DecodeError::Unknown { version: 9 })
         );
         assert_eq!(AuthCommand::decode(&[1]), Err(DecodeError::Malformed));
+        // Field 13, empty: a command that is yet to be invented.
+        assert_eq!(
+            AuthCommand::decode(&[1, 0x6a, 0]),
+            Err(DecodeError::Unknown { version: 1 })
+        );
         let role = "x".repeat(MAX_COMMAND_BYTES);
         let long = AuthCommand::RoleAdd { role }.encode();
         assert_eq!(AuthCommand::decode(&long), Err(DecodeError::Malformed));

@@ -150,4 +150,4 @@ impl AuthAnswer {
 }
 
 /// A command's outcome for the member that applies it.
-pub(crate) type Applied = Result<(AuthAnswer, TokenChange), AuthError>;
+pub type Applied = Result<(AuthAnswer, TokenChange), AuthError>;

@@ -22,7 +22,7 @@ pub mod token;
 mod user;
 
 pub use caller::{Caller, Need};
-pub use command::{AuthAnswer, AuthCommand, TokenChange};
+pub use command::{Applied, AuthAnswer, AuthCommand, TokenChange};
 pub use error::AuthError;
 pub use password::{Hasher, MAX_PASSWORD_BYTES, PasswordError, PasswordHash};
 pub use role::{Access, Permission};

@@ -160,10 +160,8 @@ impl AuthState {
         let tokens = match command {
             AuthCommand::Enable => self.enable()?,
             AuthCommand::Disable => self.disable(),
-            AuthCommand::Authenticate { user, token_prefix } => {
-                return self.authenticate(user, token_prefix);
-            }
-            AuthCommand::UserAdd { user, password } => self.add_user(user, password)?,
+            AuthCommand::Authenticate { .. } => return self.authenticate(command),
+            AuthCommand::UserAdd { user, password } => self.add_user(&user, password)?,
             AuthCommand::UserDelete { user } => self.delete_user(user)?,
             AuthCommand::UserChangePassword { user, password } => {
                 self.change_password(user, password)?
@@ -204,16 +202,23 @@ impl AuthState {
         TokenChange::ForgetAll
     }
 
-    fn authenticate(&self, user: String, prefix: String) -> Applied {
+    /// Applies [`AuthCommand::Authenticate`], which changes nothing here.
+    ///
+    /// # Errors
+    /// Any other command is [`AuthError::Malformed`].
+    pub fn authenticate(&self, command: AuthCommand) -> Applied {
+        let AuthCommand::Authenticate {
+            user,
+            token_prefix: prefix,
+        } = command
+        else {
+            return Err(AuthError::Malformed);
+        };
         if !self.enabled {
             return Err(AuthError::NotEnabled);
         }
         // The password was right a moment ago; the user may be gone since.
-        if !self
-            .users
-            .get(&user)
-            .is_some_and(|user| user.password.is_some())
-        {
+        if self.user_password(&user).flatten().is_none() {
             return Err(AuthError::Failed);
         }
         let answer = AuthAnswer::Authenticated {
@@ -229,22 +234,22 @@ impl AuthState {
 
     fn add_user(
         &mut self,
-        name: String,
+        name: &str,
         password: Option<PasswordHash>,
     ) -> Result<TokenChange, AuthError> {
         if name.is_empty() {
             return Err(AuthError::UserEmpty);
         }
-        if self.users.contains_key(&name) {
+        if self.users.contains_key(name) {
             return Err(AuthError::UserExists);
         }
         let user = User {
             password,
             roles: Default::default(),
         };
-        self.resize(0, user.size_bytes(&name))?;
-        self.users.insert(name.clone(), user);
-        self.refresh(&name);
+        self.resize(0, user.size_bytes(name))?;
+        self.users.insert(name.to_owned(), user);
+        self.refresh(name);
         self.revision += 1;
         Ok(TokenChange::None)
     }

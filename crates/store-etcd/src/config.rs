@@ -9,6 +9,7 @@ use trivet_datastore::{Error, Result};
 use trivet_env::Env;
 use trivet_raft_node::PeerSecurity;
 
+use crate::auth::AuthSettings;
 use crate::checks::Checks;
 use crate::compaction::AutoCompaction;
 use crate::founding::Start;
@@ -68,6 +69,8 @@ pub struct StoreConfig {
     pub checks: Checks,
     /// What to do when there is no data yet.
     pub start: Start,
+    /// How etcd users prove who they are, once they have to.
+    pub auth: AuthSettings,
 }
 
 /// Checks before a change of members: enough of them must have started, and this one must have
@@ -171,6 +174,7 @@ impl StoreConfig {
             lease_checkpoint: None,
             checks: Checks::default(),
             start: Start::Found,
+            auth: AuthSettings::default(),
         }
     }
 

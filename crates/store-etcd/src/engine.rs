@@ -13,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trivet_datastore::{LeaseId, Revision};
 use trivet_env::Env;
+use trivet_etcd_auth::{AuthError, Caller};
 use trivet_mvcc::TxnResult;
 use trivet_raft_node::{self as raft, Leadership, PeerRole, RaftNode};
 
+use crate::auth::Proofs;
 use crate::config::StrictReconfig;
 use crate::failure::Failure;
 use crate::limits::{Bounds, DRAIN_TIMEOUT, MAX_APPLY_GAP, Timing};
@@ -37,6 +39,8 @@ pub(crate) struct Engine {
     pub(crate) shared: Arc<Shared>,
     pub(crate) timing: Timing,
     pub(crate) bounds: Bounds,
+    /// Passwords and tokens.
+    pub(crate) proofs: Proofs,
     pub(crate) cluster_id: u64,
     pub(crate) member_id: u64,
     /// Announces the end.
@@ -70,6 +74,7 @@ pub(crate) struct Parts {
     pub(crate) rules: MemberRules,
     pub(crate) bounds: Bounds,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) proofs: Proofs,
 }
 
 impl Engine {
@@ -82,8 +87,11 @@ impl Engine {
             rules,
             bounds,
             metrics,
+            proofs,
         } = parts;
         let status = node.status();
+        // The end of the log is applied once more after a restart; the tokens in it are void.
+        shared.tokens().forget_through(status.last_index);
         Arc::new(Self {
             leadership: node.leadership(),
             cluster_id: status.cluster_id,
@@ -99,11 +107,37 @@ impl Engine {
             rules,
             bounds,
             metrics,
+            proofs,
         })
     }
 
-    /// Replicates a command and reads its outcome.
+    /// Replicates a command in the store's own name and reads its outcome.
     pub(crate) async fn execute(&self, command: &Command) -> Result<(Revision, Response), Failure> {
+        self.execute_as(&Caller::Root, command).await
+    }
+
+    /// Replicates a command in a caller's name and reads its outcome.
+    pub(crate) async fn execute_as(
+        &self,
+        caller: &Caller,
+        command: &Command,
+    ) -> Result<(Revision, Response), Failure> {
+        // Names are left out as long as nobody looks at them.
+        if !self.shared.auth_enabled() || *caller == Caller::Anonymous {
+            match self.propose(command, command.encode()).await {
+                // Somebody does, since a moment ago, and nothing has happened yet.
+                Err(Failure::Auth(AuthError::UserEmpty)) if *caller != Caller::Anonymous => {}
+                outcome => return outcome,
+            }
+        }
+        self.propose(command, command.encode_as(caller)).await
+    }
+
+    async fn propose(
+        &self,
+        command: &Command,
+        encoded: Bytes,
+    ) -> Result<(Revision, Response), Failure> {
         // 0 says "no lease" and has no place in a command (etcd: revoking it finds nothing).
         if matches!(command.inner(), Command::LeaseRevoke { id } if id.0 == 0) {
             return Err(Failure::Refused(trivet_mvcc::Error::LeaseNotFound));
@@ -112,7 +146,6 @@ impl Engine {
             return Err(Failure::Behind);
         }
         self.check_quota(command.inner()).await?;
-        let encoded = command.encode();
         if encoded.len() > self.bounds.request_bytes {
             return Err(Failure::TooLarge {
                 size_bytes: encoded.len(),
@@ -135,7 +168,7 @@ impl Engine {
             }
             Err(CommandError::Refused(refused)) => Err(Failure::Refused(refused)),
             Err(CommandError::Alarm(alarm)) => Err(Failure::Alarm(alarm)),
-            Err(CommandError::Denied(why)) => Err(Failure::Denied(why)),
+            Err(CommandError::Auth(error)) => Err(Failure::Auth(error)),
             Err(CommandError::Malformed) => Err(Failure::Damaged(
                 "the command arrived malformed at the state machine".to_owned(),
             )),
@@ -167,7 +200,7 @@ impl Engine {
             // These have no revision of their own to wait for.
             if matches!(
                 response,
-                Response::Compacted | Response::Alarmed(_) | Response::Auth(_)
+                Response::Compacted | Response::Alarmed(_) | Response::Auth { .. }
             ) {
                 let _ = self.node.read_index().await;
             }
@@ -176,9 +209,18 @@ impl Engine {
         let _ = tokio::time::timeout(APPLY_WAIT, caught_up).await;
     }
 
-    /// Replicates a transaction.
+    /// Replicates a transaction in the store's own name.
     pub(crate) async fn transact(&self, txn: trivet_mvcc::Txn) -> Result<TxnResult, Failure> {
-        match self.execute(&Command::Txn(txn)).await? {
+        self.transact_as(&Caller::Root, txn).await
+    }
+
+    /// Replicates a transaction in a caller's name.
+    pub(crate) async fn transact_as(
+        &self,
+        caller: &Caller,
+        txn: trivet_mvcc::Txn,
+    ) -> Result<TxnResult, Failure> {
+        match self.execute_as(caller, &Command::Txn(txn)).await? {
             (_, Response::Txn(result)) => Ok(result),
             (_, other) => Err(unexpected(&other)),
         }
@@ -187,6 +229,7 @@ impl Engine {
     /// Creates a lease of at least the shortest length; the id is chosen here unless given.
     pub(crate) async fn grant_lease(
         &self,
+        caller: &Caller,
         id: Option<LeaseId>,
         ttl_seconds: i64,
     ) -> Result<(Revision, LeaseId, i64), Failure> {
@@ -196,7 +239,7 @@ impl Engine {
         loop {
             let chosen = id.unwrap_or_else(|| self.random_lease_id());
             match self
-                .execute(&Command::LeaseGrant { id: chosen, ttl_s })
+                .execute_as(caller, &Command::LeaseGrant { id: chosen, ttl_s })
                 .await
             {
                 Ok((revision, Response::LeaseGranted { id, ttl_s })) => {

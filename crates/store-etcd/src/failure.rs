@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use trivet_datastore::{Effect, Error};
+use trivet_etcd_auth::{AuthError, PasswordError};
 use trivet_mvcc as mvcc;
 use trivet_raft_node as raft;
 
@@ -31,9 +31,12 @@ pub(crate) enum Failure {
     /// An alarm is raised under which this is not possible; nothing happened.
     #[error("alarm {}", .0.name())]
     Alarm(Alarm),
-    /// The user may not do this; nothing happened. Why, in the words of the auth table.
-    #[error("permission denied")]
-    Denied(Bytes),
+    /// The caller may not do this, or users and roles do not allow it; nothing happened.
+    #[error(transparent)]
+    Auth(AuthError),
+    /// A password cannot be hashed.
+    #[error(transparent)]
+    Password(PasswordError),
     /// The encoded command is larger than the log takes.
     #[error("the request has {size_bytes} bytes, the limit is {limit_bytes}")]
     TooLarge {
@@ -73,7 +76,8 @@ impl From<&Failure> for Refusal {
             Failure::Refused(error) => Self::from(error),
             Failure::Behind => Self::TooManyRequests,
             Failure::Alarm(Alarm::NoSpace) => Self::NoSpace,
-            Failure::Denied(_) => Self::PermissionDenied,
+            Failure::Auth(error) => Self::Auth(*error),
+            Failure::Password(error) => Self::Password(*error),
             Failure::TooLarge { .. } => Self::RequestTooLarge,
             Failure::Alarm(Alarm::Corrupt) | Failure::Damaged(_) => Self::Corrupt,
         }
@@ -131,7 +135,8 @@ impl From<Failure> for Error {
                 "alarm CORRUPT: the members' data differ".to_owned(),
                 Effect::None,
             ),
-            Failure::Denied(_) => Self::Invalid("permission denied".to_owned()),
+            Failure::Auth(error) => Self::Invalid(error.to_string()),
+            Failure::Password(error) => Self::Invalid(error.to_string()),
             Failure::Behind => unavailable("too many requests".to_owned(), Effect::None),
             Failure::TooLarge {
                 size_bytes,

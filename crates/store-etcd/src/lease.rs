@@ -21,7 +21,7 @@ use trivet_raft_node::{LeaderQuery, RaftNode};
 use crate::engine::Engine;
 use crate::limits::Timing;
 use crate::metrics::Metrics;
-use crate::state::{Command, LeaseChange, Shared};
+use crate::state::{Command, LeaseChange, Outcome, Shared};
 
 /// Shortest sleep of the expiry task.
 const EXPIRY_PAUSE: Duration = Duration::from_millis(100);
@@ -284,8 +284,10 @@ impl LeaseKeeper {
 
     async fn propose(&self, command: &Command) -> Result<(), String> {
         let node = self.node()?;
-        let answer = node.propose(command.encode()).await;
-        answer.map(drop).map_err(|error| error.to_string())
+        let answer = node.propose(self.shared.encode_own(command)).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let outcome = Outcome::decode(answer).map_err(|error| error.to_string())?;
+        outcome.result.map(drop).map_err(|error| error.to_string())
     }
 
     fn node(&self) -> Result<Arc<RaftNode>, String> {
@@ -411,7 +413,7 @@ async fn lead(engine: &Engine, keeper: &LeaseKeeper) {
             // An error is no loss: the clock hands the lease out again until it is gone.
             in_flight.push(async move {
                 let revoke = Command::LeaseRevoke { id };
-                match engine.node.propose(revoke.encode()).await {
+                match engine.node.propose(engine.shared.encode_own(&revoke)).await {
                     Ok(_) => engine.metrics.leases_expired.increment(),
                     Err(error) => {
                         tracing::debug!(lease = id.0, %error, "revoking an expired lease failed for now");

@@ -11,6 +11,7 @@
 //! **Invariant:** this crate knows nothing about Kubernetes.
 
 mod aside;
+mod auth;
 mod backend;
 mod bring_up;
 mod checks;
@@ -45,6 +46,7 @@ mod store;
 pub mod testing;
 mod tls;
 
+pub use auth::AuthSettings;
 pub use backend::{DEFAULT_QUOTA_BYTES, DEFAULT_WATCH_PROGRESS, DIR, EtcdBackend, NAME};
 pub use checks::Checks;
 pub use compaction::{AutoCompaction, AutoCompactionError};
@@ -56,4 +58,5 @@ pub use open::open;
 pub use probe::{K3S_ETCD, UNFINISHED_IMPORT};
 pub use repair::{RepairReport, repair};
 pub use store::EtcdStore;
+pub use trivet_etcd_auth::token::TokenSpec;
 pub use trivet_raft_node::{PeerSecurity, REMOVED};

@@ -10,6 +10,7 @@ use trivet_datastore::{Effect, Error, Result};
 use trivet_env::{Disk, DiskLock};
 use trivet_raft_node::{self as raft, Peer, PeerSecurity, StartMode};
 
+use crate::auth::Proofs;
 use crate::backend::NAME;
 use crate::bring_up::{self, Started};
 use crate::checks;
@@ -55,6 +56,7 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
     let timing = Timing::new(config.election_timeout, config.watch_progress);
     let (format, start, lock) = claim(&config, bench).await?;
     let metrics = Metrics::new();
+    let proofs = Proofs::open(&config.auth)?;
     let Started {
         node,
         shared,
@@ -62,6 +64,7 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
         local,
         format,
     } = bring_up::start(&config, bench, (timing, &metrics), format, start).await?;
+    shared.tokens().set_ttl(config.auth.token_ttl);
     node.keep(lock);
     keeper.attach(&node);
 
@@ -79,6 +82,7 @@ pub(crate) async fn open_on(config: StoreConfig, bench: Option<&Bench>) -> Resul
         },
         bounds,
         metrics,
+        proofs,
     });
     let ready = Format {
         ready: true,

@@ -13,6 +13,7 @@ use trivet_datastore::{
     LeaseId, PutRequest, RangePage, RangeRequest, Result, Revision, StoreStatus, WatchBatch,
     WatchRequest, WatchStream, WriteOutcome,
 };
+use trivet_etcd_auth::Caller;
 use trivet_mvcc::{
     Compare, CompareOp, CompareTarget, DeleteRangeOp, KeyRange, Op, OpResult, PutOp, RangeOp, Txn,
 };
@@ -229,7 +230,10 @@ impl Datastore for EtcdStore {
                 "the time to live of the lease is too long".to_owned(),
             ));
         }
-        let (_, id, ttl) = self.engine.grant_lease(None, seconds).await?;
+        let (_, id, ttl) = self
+            .engine
+            .grant_lease(&Caller::Root, None, seconds)
+            .await?;
         Ok(Lease {
             id,
             ttl: Duration::from_secs(ttl.unsigned_abs()),

@@ -366,21 +366,16 @@ pub(super) const SECTIONS: &[(&str, &[Flag])] = &[
             flag(
                 "auth-token",
                 Value,
-                Ignored,
+                Used,
                 "\"simple\" or \"jwt,…\" [simple].",
             ),
             flag(
                 "auth-token-ttl",
                 Value,
-                Ignored,
+                Used,
                 "Seconds that a simple token lives [300].",
             ),
-            flag(
-                "bcrypt-cost",
-                Value,
-                Ignored,
-                "Cost of password hashes [10].",
-            ),
+            flag("bcrypt-cost", Value, Used, "Cost of password hashes [10]."),
         ],
     ),
     (

@@ -193,6 +193,7 @@ fn store_config(given: &Given, settings: &Settings) -> Result<StoreConfig, Failu
     config.heartbeat = settings.heartbeat;
     config.election_timeout = settings.election_timeout;
     config.watch_progress = settings.watch_progress;
+    config.auth = settings.auth.clone();
     let members = settings.initial_cluster.clone();
     config.start = if settings.existing {
         Start::Existing { members }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use trivet_store_etcd::Founder;
+use trivet_store_etcd::{AuthSettings, Founder};
 
 use super::flags::{Effect, Given};
 
@@ -32,6 +32,7 @@ pub(super) struct Settings {
     pub(super) heartbeat: Duration,
     pub(super) election_timeout: Duration,
     pub(super) watch_progress: Duration,
+    pub(super) auth: AuthSettings,
 }
 
 /// `scheme://host:port`.
@@ -113,6 +114,32 @@ pub(super) fn without_effect(given: &Given) -> Result<Vec<&'static str>, String>
     Ok(ignored)
 }
 
+/// How users prove who they are.
+fn auth(given: &Given) -> Result<AuthSettings, String> {
+    let mut auth = AuthSettings::default();
+    if let Some(token) = given.get("auth-token") {
+        auth.token = token
+            .parse()
+            .map_err(|error| format!("--auth-token: {error}"))?;
+    }
+    if let Some(seconds) = given.get("auth-token-ttl") {
+        auth.token_ttl = seconds
+            .parse()
+            .ok()
+            .filter(|seconds| (1..=u64::from(u32::MAX)).contains(seconds))
+            .map(Duration::from_secs)
+            .ok_or_else(|| format!("--auth-token-ttl {seconds:?}: seconds are expected"))?;
+    }
+    if let Some(cost) = given.get("bcrypt-cost") {
+        auth.bcrypt_cost = cost
+            .parse()
+            .ok()
+            .filter(|cost| (4..=31).contains(cost))
+            .ok_or_else(|| format!("--bcrypt-cost {cost:?}: a number from 4 to 31 is expected"))?;
+    }
+    Ok(auth)
+}
+
 impl Settings {
     pub(super) fn new(given: &Given) -> Result<Self, String> {
         let text = |name: &str, default: &str| given.get(name).unwrap_or(default).to_owned();
@@ -167,6 +194,7 @@ impl Settings {
             heartbeat,
             election_timeout,
             watch_progress: progress(given)?,
+            auth: auth(given)?,
             name,
         };
         settings.check_addresses()?;
@@ -383,6 +411,25 @@ mod tests {
         assert!(settings.strict_reconfig && !settings.existing);
         assert_eq!(settings.watch_progress, Duration::from_secs(600));
         settings.check_founding().unwrap();
+    }
+
+    #[test]
+    fn tokens_and_passwords_are_as_told() {
+        let auth = settings("--auth-token-ttl 7 --bcrypt-cost 5").unwrap().auth;
+        assert_eq!((auth.token_ttl.as_secs(), auth.bcrypt_cost), (7, 5));
+        settings("--auth-token jwt,sign-method=HS256,priv-key=/k").unwrap();
+        for line in [
+            "--auth-token jwt",
+            "--auth-token none",
+            "--auth-token-ttl 0",
+            "--auth-token-ttl 5m",
+            "--bcrypt-cost 3",
+            "--bcrypt-cost 32",
+        ] {
+            let flag = line.split(' ').next().unwrap();
+            let error = settings(line).unwrap_err();
+            assert!(error.starts_with(flag), "{line}: {error}");
+        }
     }
 
     #[test]

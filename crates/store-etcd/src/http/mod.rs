@@ -17,7 +17,9 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use tonic::body::Body;
 
+use crate::auth::ClientName;
 use crate::engine::Engine;
+use crate::service::ForClient;
 
 pub(crate) use health::CHECKS;
 
@@ -38,6 +40,12 @@ pub(crate) enum Offer {
 /// What the metrics address serves. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Plain(pub(crate) Arc<Engine>);
+
+impl ForClient for Plain {
+    fn for_client(&self, _: Option<ClientName>) -> Self {
+        self.clone()
+    }
+}
 
 impl Service<Request<Incoming>> for Plain {
     type Response = Response<Body>;

@@ -18,15 +18,16 @@ use super::local::Local;
 use super::rpc::{self, RpcId, Unknown};
 use super::status::Refusal;
 use super::{
-    ClusterService, ElectionService, HealthService, KvService, LeaseService, LockService,
-    MaintenanceService, WatchService,
+    AuthService, ClusterService, ElectionService, ForClient, HealthService, KvService,
+    LeaseService, LockService, MaintenanceService, WatchService,
 };
+use crate::auth::ClientName;
 use crate::engine::Engine;
 use crate::http::{self as plain, Offer};
 use crate::limits::Bounds;
 use crate::proto::etcdserverpb::{
-    cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-    maintenance_server::MaintenanceServer, watch_server::WatchServer,
+    auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
+    lease_server::LeaseServer, maintenance_server::MaintenanceServer, watch_server::WatchServer,
 };
 use crate::proto::health::health_server::HealthServer;
 use crate::proto::v3electionpb::election_server::ElectionServer;
@@ -38,7 +39,20 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Everything served on the client port. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Front(Arc<Services>);
+pub(crate) struct Front {
+    services: Arc<Services>,
+    /// Who is at the other end of the connection.
+    client: Option<ClientName>,
+}
+
+impl ForClient for Front {
+    fn for_client(&self, client: Option<ClientName>) -> Self {
+        Self {
+            services: self.services.clone(),
+            client,
+        }
+    }
+}
 
 pub(super) struct Services {
     pub(super) engine: Arc<Engine>,
@@ -50,12 +64,13 @@ pub(super) struct Services {
     lock: LockServer<LockService>,
     election: ElectionServer<ElectionService>,
     health: HealthServer<HealthService>,
+    auth: AuthServer<AuthService>,
 }
 
 impl Front {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
         let receive_bytes = engine.bounds.message_bytes();
-        Self(Arc::new_cyclic(|services: &Weak<Services>| Services {
+        let services = Arc::new_cyclic(|services: &Weak<Services>| Services {
             kv: KvServer::new(KvService::new(engine.clone()))
                 .max_decoding_message_size(receive_bytes)
                 .max_encoding_message_size(usize::MAX),
@@ -67,6 +82,9 @@ impl Front {
                 .max_encoding_message_size(usize::MAX),
             cluster: ClusterServer::new(ClusterService::new(engine.clone()))
                 .max_decoding_message_size(receive_bytes),
+            auth: AuthServer::new(AuthService::new(engine.clone()))
+                .max_decoding_message_size(receive_bytes)
+                .max_encoding_message_size(usize::MAX),
             maintenance: MaintenanceServer::new(MaintenanceService::new(engine.clone()))
                 .max_decoding_message_size(receive_bytes),
             lock: LockServer::new(LockService::new(engine.clone(), Local(services.clone())))
@@ -80,7 +98,11 @@ impl Front {
             health: HealthServer::new(HealthService::new(engine.clone()))
                 .max_decoding_message_size(receive_bytes),
             engine,
-        }))
+        });
+        Self {
+            services,
+            client: None,
+        }
     }
 }
 
@@ -121,6 +143,13 @@ impl Services {
         if let Err(status) = self.admit(rpc, &request) {
             return refuse(&status);
         }
+        if self.engine.shared.auth_enabled() {
+            let (headers, name) = (request.headers(), request.extensions().get());
+            let call = (*service, *method);
+            if let Err(failure) = self.engine.admit(call, headers, name).await {
+                return refuse(&failure.into());
+            }
+        }
         let answered = match *service {
             "etcdserverpb.KV" => self.kv.clone().call(request).await,
             "etcdserverpb.Watch" => self.watch.clone().call(request).await,
@@ -130,6 +159,7 @@ impl Services {
             "v3lockpb.Lock" => self.lock.clone().call(request).await,
             "v3electionpb.Election" => self.election.clone().call(request).await,
             "grpc.health.v1.Health" => self.health.clone().call(request).await,
+            "etcdserverpb.Auth" => self.auth.clone().call(request).await,
             _ => return refuse(&Status::unimplemented(format!("unknown service {service}"))),
         };
         let Ok(response) = answered;
@@ -173,8 +203,14 @@ impl Service<Request> for Front {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-    fn call(&self, request: Request) -> Self::Future {
-        let services = self.0.clone();
+    fn call(&self, mut request: Request) -> Self::Future {
+        let services = self.services.clone();
+        if let Some(client) = &self.client
+            && services.engine.shared.auth_enabled()
+            && is_grpc(&request)
+        {
+            request.extensions_mut().insert(client.clone());
+        }
         Box::pin(async move { Ok(services.answer(request).await) })
     }
 }

@@ -10,6 +10,8 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::front::{Front, Request, Response, is_grpc};
+use super::listen::ForClient;
+use crate::auth::ClientName;
 use crate::config::Serves;
 
 /// The front, or a part of it. Clones share it.
@@ -37,6 +39,12 @@ impl Gate {
                 Some(response)
             }
         }
+    }
+}
+
+impl ForClient for Gate {
+    fn for_client(&self, name: Option<ClientName>) -> Self {
+        Self::new(self.front.for_client(name), self.serves)
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 use trivet_datastore::Revision;
+use trivet_etcd_auth::{Caller, Need};
 use trivet_mvcc::{Op, OpResult, Txn};
 
 use super::convert;
@@ -11,7 +12,7 @@ use super::status::Refusal;
 use crate::engine::{Engine, unexpected};
 use crate::failure::Failure;
 use crate::proto::etcdserverpb as pb;
-use crate::state;
+use crate::state::{self, span};
 
 pub(crate) struct KvService {
     engine: Arc<Engine>,
@@ -23,8 +24,8 @@ impl KvService {
     }
 
     /// Replicates a transaction of one step.
-    async fn single(&self, op: Op) -> Result<(Revision, OpResult), Failure> {
-        let mut result = self.engine.transact(Txn::single(op)).await?;
+    async fn single(&self, caller: &Caller, op: Op) -> Result<(Revision, OpResult), Failure> {
+        let mut result = self.engine.transact_as(caller, Txn::single(op)).await?;
         match result.results.pop() {
             Some(step) => Ok((result.revision, step)),
             None => Err(Failure::Damaged("a step has no result".to_owned())),
@@ -38,6 +39,7 @@ impl pb::kv_server::Kv for KvService {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
+        let caller = self.engine.caller(&request);
         let request = request.into_inner();
         let serializable = request.serializable;
         let op = convert::range_op(request)?;
@@ -47,7 +49,10 @@ impl pb::kv_server::Kv for KvService {
             }
             self.engine.barrier().await?;
         }
+        let caller = caller.await?;
+        self.engine.check(&caller, Need::Read(span(&op.range)))?;
         let result = self.engine.shared.range(&op).await.map_err(Failure::from)?;
+        self.engine.check_still(&caller)?;
         let header = self.engine.header_at(result.revision);
         Ok(Response::new(convert::range_response(header, result)))
     }
@@ -56,9 +61,10 @@ impl pb::kv_server::Kv for KvService {
         &self,
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
+        let caller = self.engine.caller(&request);
         let op = convert::put_op(request.into_inner())?;
         let lease = op.lease;
-        let outcome = self.single(Op::Put(op)).await;
+        let outcome = self.single(&caller.await?, Op::Put(op)).await;
         // Outside of a transaction etcd looks for the lease before it looks for the key.
         if let (Err(Failure::Refused(trivet_mvcc::Error::KeyNotFound)), Some(lease)) =
             (&outcome, lease)
@@ -79,8 +85,9 @@ impl pb::kv_server::Kv for KvService {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let caller = self.engine.caller(&request);
         let op = convert::delete_op(request.into_inner())?;
-        match self.single(Op::DeleteRange(op)).await? {
+        match self.single(&caller.await?, Op::DeleteRange(op)).await? {
             (
                 revision,
                 OpResult::DeleteRange {
@@ -100,6 +107,7 @@ impl pb::kv_server::Kv for KvService {
         &self,
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
+        let caller = self.engine.caller(&request);
         let request = request.into_inner();
         // A transaction without any step counts as serializable too, as in etcd.
         let serializable = request
@@ -114,13 +122,14 @@ impl pb::kv_server::Kv for KvService {
             if !serializable {
                 self.engine.barrier().await?;
             }
-            self.engine
-                .shared
-                .read_txn(&txn)
-                .await
-                .map_err(Failure::from)?
+            let caller = caller.await?;
+            self.engine.check_read_txn(&caller, &txn)?;
+            let result = self.engine.shared.read_txn(&txn).await;
+            let result = result.map_err(Failure::from)?;
+            self.engine.check_still(&caller)?;
+            result
         } else {
-            self.engine.transact(txn).await?
+            self.engine.transact_as(&caller.await?, txn).await?
         };
         let header = self.engine.header_at(result.revision);
         Ok(Response::new(convert::txn_response(header, result)))
@@ -130,17 +139,14 @@ impl pb::kv_server::Kv for KvService {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let caller = self.engine.caller(&request);
         // `physical` changes nothing here: the space is freed in the background either way.
         let Ok(revision) = u64::try_from(request.into_inner().revision) else {
             return Err(Refusal::Compacted.into());
         };
-        match self
-            .engine
-            .execute(&state::Command::Compact {
-                revision: Revision(revision),
-            })
-            .await?
-        {
+        let revision = Revision(revision);
+        let command = state::Command::Compact { revision };
+        match self.engine.execute_as(&caller.await?, &command).await? {
             (revision, state::Response::Compacted) => {
                 let header = Some(self.engine.header_at(revision));
                 Ok(Response::new(pb::CompactionResponse { header }))

@@ -17,9 +17,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
+use trivet_pki::peer_name;
 
 use super::authority::Lenient;
 use super::coalesce::{Gathering, Turns};
+use crate::auth::ClientName;
 use crate::limits::{HANDSHAKE_TIMEOUT, MAX_CONCURRENT_STREAMS, MAX_CONNECTIONS};
 
 /// Flow-control windows: a whole request of the largest size fits without waiting for updates.
@@ -32,6 +34,13 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Pause after `accept` failed (out of file descriptors, usually).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// A service that may want to know who is at the other end of a connection.
+pub(crate) trait ForClient {
+    /// The service for a connection whose client has shown a certificate with this name, or none.
+    #[must_use]
+    fn for_client(&self, name: Option<ClientName>) -> Self;
+}
 
 /// An address that connections are accepted on.
 pub(crate) struct Listener {
@@ -73,6 +82,7 @@ impl Listener {
     pub(crate) async fn serve<S>(self, service: S, stop: CancellationToken, tasks: TaskTracker)
     where
         S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible>
+            + ForClient
             + Clone
             + Send
             + 'static,
@@ -105,6 +115,7 @@ impl Listener {
                     None => connection(Lenient::new(stream), service, stop).await,
                     Some(tls) => {
                         if let Some(stream) = handshake(&tls, stream).await {
+                            let service = service.for_client(name(&stream));
                             connection(stream, service, stop).await;
                         }
                     }
@@ -129,6 +140,14 @@ async fn handshake(
             None
         }
     }
+}
+
+/// The common name that the client has proven to have: certificates come here verified.
+fn name(stream: &tokio_rustls::server::TlsStream<TcpStream>) -> Option<ClientName> {
+    let (_, session) = stream.get_ref();
+    let certificate = session.peer_certificates()?.first()?;
+    let name = peer_name(certificate).ok()?.common_name;
+    (!name.is_empty()).then(|| ClientName(name.into()))
 }
 
 async fn connection<I, S>(io: I, service: S, stop: CancellationToken)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 use trivet_datastore::Revision;
+use trivet_etcd_auth::Need;
 use trivet_raft_node::PeerRole;
 
 use super::ResponseStream;
@@ -85,7 +86,11 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
         use pb::alarm_request::AlarmAction as Action;
+        let caller = self.engine.caller(&request).await?;
         let request = request.into_inner();
+        let asks = request.action == i32::from(Action::Get);
+        let need = if asks { Need::User } else { Need::Admin };
+        self.engine.check(&caller, need)?;
         let wanted = pb::AlarmType::try_from(request.alarm);
         let action = match Action::try_from(request.action) {
             Ok(Action::Get) => {
@@ -109,11 +114,8 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
             alarm,
             member: request.member_id,
         };
-        match self
-            .engine
-            .execute(&Command::Alarm { action, alarm })
-            .await?
-        {
+        let command = Command::Alarm { action, alarm };
+        match self.engine.execute_as(&caller, &command).await? {
             (_, state::Response::Alarmed(changed)) => {
                 tracing::warn!(
                     alarm = alarm.alarm.name(),

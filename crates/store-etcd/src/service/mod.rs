@@ -3,6 +3,7 @@
 //! [`front`] sorts requests, one module per service answers them, [`convert`] and [`status`]
 //! translate between the wire and the algebra.
 
+mod auth;
 mod authority;
 mod cluster;
 mod coalesce;
@@ -27,6 +28,7 @@ mod watch;
 mod watch_group;
 mod watch_stream;
 
+pub(crate) use auth::AuthService;
 pub(crate) use cluster::ClusterService;
 pub(crate) use convert::wire;
 pub(crate) use election::ElectionService;
@@ -35,7 +37,7 @@ pub(crate) use gate::Gate;
 pub(crate) use health::HealthService;
 pub(crate) use kv::KvService;
 pub(crate) use lease::LeaseService;
-pub(crate) use listen::Listener;
+pub(crate) use listen::{ForClient, Listener};
 pub(crate) use lock::LockService;
 pub(crate) use maintenance::MaintenanceService;
 pub(crate) use rpc::{Kind, LEASE_KEEP_ALIVE, RPCS, RpcId, WATCH_WATCH};

@@ -1,6 +1,7 @@
 //! Errors as etcd puts them on the wire: clients match on code and text.
 
 use tonic::{Code, Status};
+use trivet_etcd_auth::{AuthError, PasswordError};
 use trivet_raft_node as raft;
 
 /// A refusal with etcd's own code and wording.
@@ -25,7 +26,8 @@ pub(crate) enum Refusal {
     InvalidDowngradeTarget,
     NoDowngradeJob,
     NotCapable,
-    PermissionDenied,
+    Auth(AuthError),
+    Password(PasswordError),
     LeaseNotFound,
     MemberNotFound,
     LeaseExists,
@@ -96,7 +98,11 @@ impl Refusal {
             ),
             Self::NoDowngradeJob => (FailedPrecondition, "etcdserver: no inflight downgrade job"),
             Self::NotCapable => (FailedPrecondition, "etcdserver: not capable"),
-            Self::PermissionDenied => (PermissionDenied, "etcdserver: permission denied"),
+            Self::Auth(error) => auth_parts(error),
+            Self::Password(PasswordError::TooLong) => {
+                (Unknown, "bcrypt: password length exceeds 72 bytes")
+            }
+            Self::Password(_) => (Unknown, "the password cannot be hashed"),
             Self::LeaseNotFound => (NotFound, "etcdserver: requested lease not found"),
             Self::MemberNotFound => (NotFound, "etcdserver: member not found"),
             Self::LeaseExists => (FailedPrecondition, "etcdserver: lease already exists"),
@@ -145,6 +151,52 @@ impl Refusal {
     /// The text alone.
     pub(crate) fn text(self) -> &'static str {
         self.parts().1
+    }
+}
+
+/// [`Refusal::parts`] of what has to do with users and roles.
+fn auth_parts(error: AuthError) -> (Code, &'static str) {
+    use Code::*;
+    match error {
+        AuthError::RootUserMissing => (FailedPrecondition, "etcdserver: root user does not exist"),
+        AuthError::RootRoleMissing => (
+            FailedPrecondition,
+            "etcdserver: root user does not have root role",
+        ),
+        AuthError::UserExists => (FailedPrecondition, "etcdserver: user name already exists"),
+        AuthError::UserEmpty => (InvalidArgument, "etcdserver: user name is empty"),
+        AuthError::UserNotFound => (FailedPrecondition, "etcdserver: user name not found"),
+        AuthError::RoleExists => (FailedPrecondition, "etcdserver: role name already exists"),
+        AuthError::RoleEmpty => (InvalidArgument, "etcdserver: role name is empty"),
+        AuthError::RoleNotFound => (FailedPrecondition, "etcdserver: role name not found"),
+        AuthError::RoleNotGranted => (
+            FailedPrecondition,
+            "etcdserver: role is not granted to the user",
+        ),
+        AuthError::PermissionNotGranted => (
+            FailedPrecondition,
+            "etcdserver: permission is not granted to the role",
+        ),
+        AuthError::PermissionNotGiven => (InvalidArgument, "etcdserver: permission not given"),
+        AuthError::Failed => (
+            InvalidArgument,
+            "etcdserver: authentication failed, invalid user ID or password",
+        ),
+        // One that etcd's own mapping misses.
+        AuthError::NoPassword => (
+            Unknown,
+            "auth: authentication failed, password was given for no password user",
+        ),
+        AuthError::NotEnabled => (
+            FailedPrecondition,
+            "etcdserver: authentication is not enabled",
+        ),
+        AuthError::InvalidManagement => (InvalidArgument, "etcdserver: invalid auth management"),
+        AuthError::OldRevision => (InvalidArgument, "etcdserver: revision of auth store is old"),
+        AuthError::Denied => (PermissionDenied, "etcdserver: permission denied"),
+        AuthError::InvalidToken => (Unauthenticated, "etcdserver: invalid auth token"),
+        AuthError::TooLarge => (InvalidArgument, "etcdserver: request is too large"),
+        AuthError::Malformed => (InvalidArgument, "etcdserver: malformed auth request"),
     }
 }
 

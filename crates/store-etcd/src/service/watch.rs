@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::status::Refusal;
 use super::watch_stream::WatchStream;
 use super::{ResponseStream, requires_leader};
+use crate::auth::Credentials;
 use crate::engine::Engine;
 use crate::limits::STREAM_BUFFER;
 use crate::proto::etcdserverpb as pb;
@@ -30,6 +31,7 @@ impl pb::watch_server::Watch for WatchService {
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<ResponseStream<pb::WatchResponse>>, Status> {
         let requires_leader = requires_leader(&request);
+        let credentials = Credentials::of(&request);
         let inbound = request.into_inner();
         let (out, responses) = mpsc::channel(STREAM_BUFFER);
         let engine = self.engine.clone();
@@ -38,7 +40,7 @@ impl pb::watch_server::Watch for WatchService {
                 () = out.closed() => return,
                 () = engine.stop.cancelled() => Err(Refusal::Stopped.into()),
                 () = engine.leaderless(), if requires_leader => Err(Refusal::NoLeader.into()),
-                outcome = WatchStream::new(&engine, inbound, &out).run() => outcome,
+                outcome = WatchStream::new(&engine, credentials, inbound, &out).run() => outcome,
             };
             if let Err(status) = last {
                 // A reader that left its queue full gets the end of the stream without it.

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tonic::{Status, Streaming};
 use trivet_datastore::{Revision, WatchBatch};
+use trivet_etcd_auth::Need;
 use trivet_mvcc::KeyRange;
 
 use super::WATCH_WATCH;
@@ -22,12 +23,13 @@ use super::convert;
 use super::front::oversized;
 use super::status::Refusal;
 use super::watch_group;
+use crate::auth::Credentials;
 use crate::engine::Engine;
 use crate::limits::MAX_WATCHES_PER_STREAM;
 use crate::meter::Held;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::mvccpb;
-use crate::state::{Next, WatchError, WatchOp, Watcher};
+use crate::state::{Next, WatchError, WatchOp, Watcher, span};
 
 /// The id in responses that belong to no watch.
 const NO_WATCH: i64 = -1;
@@ -37,6 +39,7 @@ pub(super) type End = Option<Status>;
 
 pub(super) struct WatchStream<'a> {
     engine: &'a Engine,
+    credentials: Credentials,
     inbound: Streaming<pb::WatchRequest>,
     out: &'a mpsc::Sender<Result<pb::WatchResponse, Status>>,
     watches: BTreeMap<i64, Watch<'a>>,
@@ -87,11 +90,13 @@ struct Turn {
 impl<'a> WatchStream<'a> {
     pub(super) fn new(
         engine: &'a Engine,
+        credentials: Credentials,
         inbound: Streaming<pb::WatchRequest>,
         out: &'a mpsc::Sender<Result<pb::WatchResponse, Status>>,
     ) -> Self {
         Self {
             engine,
+            credentials,
             inbound,
             out,
             watches: BTreeMap::new(),
@@ -156,6 +161,9 @@ impl<'a> WatchStream<'a> {
             request.key
         };
         let range = KeyRange::from_wire(key, request.range_end);
+        if let Err(reason) = permitted(self.engine, &self.credentials, &range).await {
+            return self.refuse(&reason).await;
+        }
         if matches!(&range, KeyRange::Between { start, end } if start >= end) {
             return self.refuse("mvcc: watcher range is empty").await;
         }
@@ -469,6 +477,26 @@ impl<'a> WatchStream<'a> {
     async fn send(&mut self, response: pb::WatchResponse) -> Result<(), End> {
         self.out.send(Ok(response)).await.map_err(|_| None)
     }
+}
+
+/// Whether a caller may watch a range now; a later change does not end the watch. The error is
+/// what grpc-go makes of the refusal, which clients search for its parts.
+async fn permitted(
+    engine: &Engine,
+    credentials: &Credentials,
+    range: &KeyRange,
+) -> Result<(), String> {
+    if !engine.shared.auth_enabled() {
+        return Ok(());
+    }
+    let allowed = match engine.identify(credentials).await {
+        Ok(caller) => engine.check(&caller, Need::Read(span(range))),
+        Err(failure) => Err(failure),
+    };
+    allowed.map_err(|failure| {
+        let (code, text) = Refusal::from(&failure).parts();
+        format!("rpc error: code = {code:?} desc = {text}")
+    })
 }
 
 /// Whether a watch has begun and was told everything up to a revision.

@@ -193,7 +193,7 @@ impl Seed {
     /// Changes the state as a command from the log would.
     pub(crate) fn execute(&self, command: Command) -> io::Result<Result<Response, CommandError>> {
         let mut inner = self.shared.write();
-        let result = inner.execute(command)?;
+        let result = inner.execute(command, 0)?;
         inner.segments.flush()?;
         Ok(result)
     }

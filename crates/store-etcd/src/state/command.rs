@@ -1,10 +1,10 @@
 //! What goes through the log, and what comes back.
 
 use bytes::Bytes;
+use trivet_etcd_auth::{AuthAnswer, AuthError, Caller};
 use trivet_mvcc::{Error as Refusal, LeaseId, Revision, Txn, TxnResult};
 
 use super::alarm::{Alarm, AlarmAction, AlarmMember};
-use super::auth::Caller;
 use super::codec::{self, DecodeError};
 
 /// A change of the replicated state.
@@ -41,9 +41,11 @@ pub enum Command {
         /// Seconds left; 0 for the full time. Leases that are gone do not count.
         remaining: Vec<(LeaseId, u64)>,
     },
-    /// Changes users, roles or permissions.
+    /// Changes users, roles or permissions: an encoded
+    /// [`AuthCommand`](trivet_etcd_auth::AuthCommand).
     Auth(Bytes),
-    /// A command that is to be authorized once more when it is applied. Not nested.
+    /// A command that comes in somebody's name. Not nested. One that comes in nobody's is refused
+    /// once callers have to be known.
     As {
         /// In whose name.
         caller: Caller,
@@ -85,7 +87,12 @@ pub enum Response {
     /// To [`Command::LeaseCheckpoint`].
     LeasesCheckpointed,
     /// To [`Command::Auth`].
-    Auth(Bytes),
+    Auth {
+        /// What it did.
+        answer: AuthAnswer,
+        /// Index of the log entry that the command came in.
+        index: u64,
+    },
 }
 
 /// Why a command did nothing.
@@ -97,9 +104,9 @@ pub enum CommandError {
     /// An alarm is raised under which such a command changes nothing.
     #[error("alarm {}", .0.name())]
     Alarm(Alarm),
-    /// The caller may not do this (any more); why, in the words of the auth table.
-    #[error("not authorized")]
-    Denied(Bytes),
+    /// The caller may not do this (any more), or users and roles do not allow it.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The bytes are not a command.
     #[error("malformed command")]
     Malformed,
@@ -119,6 +126,12 @@ impl Command {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         codec::encode_command(self)
+    }
+
+    /// The bytes of [`Command::As`] with this command in it.
+    #[must_use]
+    pub fn encode_as(&self, caller: &Caller) -> Bytes {
+        codec::encode_command_as(caller, self)
     }
 
     /// Reads what [`Command::encode`] wrote. Never panics; keys and values share `bytes`.

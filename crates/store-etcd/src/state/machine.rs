@@ -6,9 +6,11 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use trivet_etcd_auth::Caller;
 use trivet_mvcc::{LeaseInfo, Values};
 use trivet_raft_node::{AppliedBatch, LogPosition, SnapshotSource, StateMachine};
 
+use super::auth;
 use super::codec::DecodeError;
 use super::command::{Command, CommandError, Outcome, Response};
 use super::leases::LeaseChange;
@@ -88,7 +90,13 @@ impl StateMachine for Machine {
     fn apply(&mut self, batch: &AppliedBatch) -> io::Result<Vec<Bytes>> {
         let mut commands = Vec::with_capacity(batch.commands.len());
         for bytes in &batch.commands {
-            commands.push(match Command::decode(bytes.clone()) {
+            let decoded = Command::decode(bytes.clone()).and_then(|command| {
+                match auth::from_the_future(&command) {
+                    Some(error) => Err(error),
+                    None => Ok(command),
+                }
+            });
+            commands.push(match decoded {
                 Ok(command) => Some(command),
                 Err(DecodeError::Malformed) => None,
                 // Members that know it have applied it; leaving it out here would end in two
@@ -191,7 +199,7 @@ impl Inner {
         let mut outcomes = Vec::with_capacity(commands.len());
         for command in commands {
             let result = match command {
-                Some(command) => self.execute(command)?,
+                Some(command) => self.execute(command, batch.position.index)?,
                 None => Err(CommandError::Malformed),
             };
             outcomes.push(Outcome {
@@ -214,17 +222,18 @@ impl Inner {
     pub(super) fn execute(
         &mut self,
         command: Command,
+        index: u64,
     ) -> io::Result<Result<Response, CommandError>> {
-        let command = match command {
-            Command::As { caller, command } => {
-                let leases = self.store.leases();
-                if let Err(why) = self.side.auth.authorize(&caller, &command, leases) {
-                    return Ok(Err(CommandError::Denied(why)));
-                }
-                *command
-            }
-            command => command,
+        let (caller, command) = match command {
+            Command::As { caller, command } => (caller, *command),
+            command => (Caller::Anonymous, command),
         };
+        let auth = &*self.side.auth;
+        if auth.enabled()
+            && let Err(error) = auth::authorize(auth, &caller, &command, self.store.leases())
+        {
+            return Ok(Err(error.into()));
+        }
         if let Some(alarm) = self.side.alarms.forbid(&command) {
             return Ok(Err(CommandError::Alarm(alarm)));
         }
@@ -270,10 +279,12 @@ impl Inner {
                 }
                 Ok(Response::LeasesCheckpointed)
             }
-            Command::Auth(payload) => {
-                let auth = Arc::make_mut(&mut self.side.auth);
-                Ok(Response::Auth(auth.apply(&payload)))
-            }
+            Command::Auth(payload) => auth::apply(&mut self.side.auth, &payload)
+                .map(|(answer, tokens)| {
+                    self.tokens.change(tokens, index);
+                    Response::Auth { answer, index }
+                })
+                .map_err(CommandError::from),
             // Reading a command does not let one be within another.
             Command::As { .. } => Err(CommandError::Malformed),
         })

@@ -37,7 +37,8 @@ mod wire;
 mod tests;
 
 pub use alarm::{Alarm, AlarmAction, AlarmMember, Alarms};
-pub use auth::{AuthTable, Caller};
+pub use auth::Tokens;
+pub(crate) use auth::{permits_txn, span};
 pub(crate) use build::{Builder, Put, Record, Seed};
 pub use codec::DecodeError;
 pub use command::{Command, CommandError, Outcome, Response};

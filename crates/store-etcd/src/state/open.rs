@@ -9,6 +9,7 @@ use trivet_env::{Disk, Env};
 use trivet_mvcc::{Store, WatchLogLimits};
 use trivet_raft_node::LogPosition;
 
+use super::auth::Tokens;
 use super::checkpoint::{self, Loaded};
 use super::damage::DamageLog;
 use super::leases::LeaseLog;
@@ -151,6 +152,7 @@ fn open_dir(config: StateConfig) -> io::Result<(Machine, Arc<Shared>)> {
     let inner = Inner {
         store,
         side,
+        tokens: Tokens::new(config.env.clock),
         segments,
         applied,
         lease_log: LeaseLog::default(),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use bytes::Bytes;
 use tokio::sync::watch;
 use trivet_env::Disk;
+use trivet_etcd_auth::{AuthState, Caller};
 use trivet_mvcc::Values as _;
 use trivet_mvcc::{
     Error as Refusal, KeyRange, LeaseId, LeaseInfo, RangeOp, RangeResult, ReadValues, Revision,
@@ -17,7 +18,8 @@ use trivet_raft_node::LogPosition;
 
 use super::Limits;
 use super::alarm::Alarms;
-use super::auth::AuthTable;
+use super::auth::Tokens;
+use super::command::Command;
 use super::counters::Counters;
 use super::damage::DamageLog;
 use super::export::Export;
@@ -76,6 +78,7 @@ pub struct StateSize {
 pub(super) struct Inner {
     pub(super) store: Store,
     pub(super) side: Side,
+    pub(super) tokens: Tokens,
     pub(super) segments: Segments,
     pub(super) applied: LogPosition,
     pub(super) lease_log: LeaseLog,
@@ -136,9 +139,13 @@ pub struct Shared {
     pub(super) revisions: watch::Sender<Revision>,
     pub(super) lease_cursor: watch::Sender<u64>,
     alarms: watch::Sender<Arc<Alarms>>,
-    auth: watch::Sender<Arc<AuthTable>>,
     /// [`StateSize::total_bytes`], for those who ask before every write.
     total_bytes: AtomicU64,
+    auth: watch::Sender<Arc<AuthState>>,
+    /// [`AuthState::enabled`], for those who ask all the time.
+    auth_enabled: AtomicBool,
+    /// Also in [`Inner`], for the log.
+    tokens: Tokens,
     pub(super) closed: AtomicBool,
     pub(super) counters: Counters,
 }
@@ -177,6 +184,8 @@ impl Shared {
             lease_cursor: watch::Sender::new(inner.lease_log.cursor()),
             alarms: watch::Sender::new(Arc::clone(&inner.side.alarms)),
             auth: watch::Sender::new(Arc::clone(&inner.side.auth)),
+            auth_enabled: AtomicBool::new(inner.side.auth.enabled()),
+            tokens: inner.tokens.clone(),
             closed: AtomicBool::new(false),
             counters: Counters::default(),
             inner: RwLock::new(inner),
@@ -231,7 +240,10 @@ impl Shared {
     pub(super) fn publish(&self, revision: Revision, lease_cursor: u64, side: &Side) {
         // The tables first: who sees the revision sees what was refused before it.
         replace(&self.alarms, &side.alarms);
-        replace(&self.auth, &side.auth);
+        if replace(&self.auth, &side.auth) {
+            self.auth_enabled
+                .store(side.auth.enabled(), Ordering::Release);
+        }
         self.revisions
             .send_if_modified(|old| std::mem::replace(old, revision) != revision);
         self.lease_cursor
@@ -436,13 +448,34 @@ impl Shared {
     }
 
     /// Users, roles and permissions. Does not wait for the entry that is being applied.
-    pub fn auth(&self) -> Arc<AuthTable> {
+    pub fn auth(&self) -> Arc<AuthState> {
         self.auth.borrow().clone()
     }
 
     /// Follows [`Shared::auth`].
-    pub fn auth_notify(&self) -> watch::Receiver<Arc<AuthTable>> {
+    pub fn auth_notify(&self) -> watch::Receiver<Arc<AuthState>> {
         self.auth.subscribe()
+    }
+
+    /// Whether callers must be known and permitted.
+    pub fn auth_enabled(&self) -> bool {
+        self.auth_enabled.load(Ordering::Acquire)
+    }
+
+    /// The bytes of a command that the store proposes itself, in its own name where one is asked
+    /// for. Whoever repeats it until it succeeds need not mind that this may just be changing.
+    #[must_use]
+    pub fn encode_own(&self, command: &Command) -> Bytes {
+        if self.auth_enabled() {
+            command.encode_as(&Caller::Root)
+        } else {
+            command.encode()
+        }
+    }
+
+    /// The simple tokens that this member knows.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
     }
 
     /// Ends every watch. Reads go on.
@@ -468,14 +501,14 @@ impl Shared {
 }
 
 /// Tells watchers of a table, if it is another one.
-fn replace<T>(watched: &watch::Sender<Arc<T>>, table: &Arc<T>) {
+fn replace<T>(watched: &watch::Sender<Arc<T>>, table: &Arc<T>) -> bool {
     watched.send_if_modified(|old| {
         let changed = !Arc::ptr_eq(old, table);
         if changed {
             *old = Arc::clone(table);
         }
         changed
-    });
+    })
 }
 
 /// Runs a read on a thread that may wait for the disk.

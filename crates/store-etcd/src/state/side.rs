@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use trivet_etcd_auth::AuthState;
 use trivet_mvcc::{LeaseId, LeaseInfo, LeaseTable};
 
 use super::alarm::Alarms;
-use super::auth::AuthTable;
+use super::auth;
 use super::codec::DecodeError;
 use super::frame::{KIND_ALARMS, KIND_AUTH, KIND_REMAINING};
 use super::wire::{Reader, Writer};
@@ -23,7 +24,7 @@ const MAX_AUTH_BYTES: usize = 256 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Side {
     pub(super) alarms: Arc<Alarms>,
-    pub(super) auth: Arc<AuthTable>,
+    pub(super) auth: Arc<AuthState>,
 }
 
 impl Side {
@@ -88,7 +89,7 @@ impl SideReader {
     pub(super) fn finish(self) -> Result<Side, DecodeError> {
         Ok(Side {
             alarms: Arc::new(self.alarms),
-            auth: Arc::new(AuthTable::decode(self.auth.freeze())?),
+            auth: Arc::new(auth::decode(&self.auth)?),
         })
     }
 }

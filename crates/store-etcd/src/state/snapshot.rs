@@ -274,6 +274,10 @@ impl Shared {
         let (revision, cursor, side) = {
             let mut inner = self.write();
             inner.store = Store::from_parts(parts, self.limits.watch_log);
+            if inner.side.auth.revision() != side.auth.revision() {
+                // What voided tokens meanwhile was not seen here.
+                inner.tokens.forget_all();
+            }
             inner.side = side;
             inner.segments = segments;
             inner.applied = position;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod auth;
 mod backend;
 mod cluster;
 mod conformance;

@@ -147,8 +147,13 @@ pub(crate) struct Single {
 
 impl Single {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|config| config).await
+    }
+
+    pub(crate) async fn start_with(change: impl Fn(StoreConfig) -> StoreConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let member = Member::open(settings(Env::real(), dir.path().join("trivet"))).await;
+        let config = settings(Env::real(), dir.path().join("trivet"));
+        let member = Member::open(change(config)).await;
         Self { member, _dir: dir }
     }
 
@@ -165,12 +170,16 @@ pub(crate) struct Three {
 
 impl Three {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|config| config).await
+    }
+
+    pub(crate) async fn start_with(change: impl Fn(StoreConfig) -> StoreConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tls = Tls::new();
-        let mut members = vec![Member::open(member_settings(dir.path(), &tls, 0)).await];
+        let mut members = vec![Member::open(change(member_settings(dir.path(), &tls, 0))).await];
         let first = members[0].config.peers.as_ref().unwrap().url.clone();
         for number in 1..3 {
-            let mut config = member_settings(dir.path(), &tls, number);
+            let mut config = change(member_settings(dir.path(), &tls, number));
             config.start = Start::Join {
                 peer_urls: vec![first.clone()],
             };

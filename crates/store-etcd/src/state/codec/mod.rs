@@ -3,11 +3,11 @@
 mod txn;
 
 use bytes::Bytes;
+use trivet_etcd_auth::{AuthAnswer, AuthError, Caller};
 use trivet_mvcc::{Error as Refusal, Invalid, LeaseId, Revision};
 
 use self::txn::{read_txn, read_txn_result, write_txn, write_txn_result};
 use super::alarm::{Alarm, AlarmAction, AlarmMember};
-use super::auth::Caller;
 use super::command::{Command, CommandError, Outcome, Response};
 use super::wire::{Reader, Writer};
 
@@ -38,9 +38,48 @@ pub(super) fn encode_command(command: &Command) -> Bytes {
     out.0.into()
 }
 
-fn write_command(out: &mut Writer, command: &Command) {
+pub(super) fn encode_command_as(caller: &Caller, command: &Command) -> Bytes {
+    let mut out = Writer::with_capacity(256);
+    write_command_as(&mut out, caller, command);
+    out.0.into()
+}
+
+fn write_command_as(out: &mut Writer, caller: &Caller, command: &Command) {
     out.byte(VERSION);
+    out.byte(8);
+    match caller {
+        Caller::Anonymous => out.byte(0),
+        Caller::Root => out.byte(1),
+        Caller::User {
+            name,
+            auth_revision,
+        } => {
+            out.byte(2);
+            out.bytes(name.as_bytes());
+            out.number(*auth_revision);
+        }
+    }
+    write_command(out, command);
+}
+
+fn read_caller(input: &mut Reader) -> Decoded<Caller> {
+    match input.byte()? {
+        0 => Ok(Caller::Anonymous),
+        1 => Ok(Caller::Root),
+        2 => Ok(Caller::User {
+            name: String::from_utf8(input.bytes()?.to_vec()).map_err(|_| DecodeError::Malformed)?,
+            auth_revision: input.number()?,
+        }),
+        _ => Err(DecodeError::Malformed),
+    }
+}
+
+fn write_command(out: &mut Writer, command: &Command) {
+    if !matches!(command, Command::As { .. }) {
+        out.byte(VERSION);
+    }
     match command {
+        Command::As { caller, command } => write_command_as(out, caller, command),
         Command::Txn(txn) => {
             out.byte(1);
             write_txn(out, txn);
@@ -76,12 +115,6 @@ fn write_command(out: &mut Writer, command: &Command) {
         Command::Auth(payload) => {
             out.byte(7);
             out.bytes(payload);
-        }
-        Command::As { caller, command } => {
-            out.byte(8);
-            out.bytes(caller.user.as_bytes());
-            out.number(caller.auth_revision);
-            write_command(out, command);
         }
     }
 }
@@ -129,11 +162,7 @@ fn read_command(input: &mut Reader, within: bool) -> Decoded<Command> {
         // One caller is enough.
         8 if within => return Err(DecodeError::Malformed),
         8 => Command::As {
-            caller: Caller {
-                user: String::from_utf8(input.bytes()?.to_vec())
-                    .map_err(|_| DecodeError::Malformed)?,
-                auth_revision: input.number()?,
-            },
+            caller: read_caller(input)?,
             command: Box::new(read_command(input, true)?),
         },
         _ => return Err(unknown),
@@ -162,7 +191,7 @@ pub(super) fn encode_outcome(outcome: &Outcome) -> Bytes {
         Ok(Response::Compacted) => out.byte(4),
         Ok(Response::Alarmed(_)) => out.byte(5),
         Ok(Response::LeasesCheckpointed) => out.byte(6),
-        Ok(Response::Auth(_)) => out.byte(7),
+        Ok(Response::Auth { .. }) => out.byte(7),
         Err(_) => out.byte(16),
     }
     out.number(outcome.revision.0);
@@ -179,7 +208,10 @@ pub(super) fn encode_outcome(outcome: &Outcome) -> Bytes {
                 write_alarm(out, *alarm);
             });
         }
-        Ok(Response::Auth(answer)) => out.bytes(answer),
+        Ok(Response::Auth { answer, index }) => {
+            out.bytes(&answer.encode());
+            out.number(*index);
+        }
         Err(error) => write_error(&mut out, error),
     }
     out.0.into()
@@ -210,7 +242,10 @@ pub(super) fn decode_outcome(bytes: Bytes) -> Decoded<Outcome> {
             Ok(Response::Alarmed(alarms.pop()))
         }
         6 => Ok(Response::LeasesCheckpointed),
-        7 => Ok(Response::Auth(input.bytes()?)),
+        7 => Ok(Response::Auth {
+            answer: AuthAnswer::decode(&input.bytes()?).map_err(|_| DecodeError::Malformed)?,
+            index: input.number()?,
+        }),
         16 => Err(read_error(&mut input)?),
         _ => return Err(DecodeError::Unknown { version, kind }),
     };
@@ -253,9 +288,9 @@ fn write_error(out: &mut Writer, error: &CommandError) {
             out.byte(7);
             out.byte(alarm.number());
         }
-        CommandError::Denied(why) => {
+        CommandError::Auth(error) => {
             out.byte(8);
-            out.bytes(why);
+            out.bytes(&error.encode());
         }
         CommandError::Refused(refusal) => match refusal {
             Refusal::Compacted { compact_revision } => {
@@ -308,7 +343,11 @@ fn read_error(input: &mut Reader) -> Decoded<CommandError> {
             _ => return Err(DecodeError::Malformed),
         }),
         7 => return Ok(CommandError::Alarm(Alarm::from_number(input.byte()?)?)),
-        8 => return Ok(CommandError::Denied(input.bytes()?)),
+        8 => {
+            return AuthError::decode(&input.bytes()?)
+                .map(CommandError::Auth)
+                .map_err(|_| DecodeError::Malformed);
+        }
         _ => return Err(DecodeError::Malformed),
     };
     Ok(CommandError::Refused(refusal))

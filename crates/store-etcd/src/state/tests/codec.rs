@@ -1,6 +1,7 @@
 //! Encodings: what goes in comes out, and nothing else panics.
 
 use proptest::prelude::*;
+use trivet_etcd_auth::{AuthAnswer, AuthError};
 use trivet_mvcc::{
     Error as Refusal, Invalid, KeyValue, OpResult, RangeOp, RangeResult, SortOrder, SortTarget,
     TxnResult,
@@ -135,13 +136,17 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|remaining| Command::LeaseCheckpoint { remaining }),
         1 => bytes().prop_map(Command::Auth),
     ];
-    let caller = (any::<String>(), any::<u64>());
+    let caller = prop_oneof![
+        Just(Caller::Anonymous),
+        Just(Caller::Root),
+        (any::<String>(), any::<u64>()).prop_map(|(name, auth_revision)| Caller::User {
+            name,
+            auth_revision,
+        }),
+    ];
     (command, proptest::option::of(caller)).prop_map(|(command, caller)| match caller {
-        Some((user, auth_revision)) => Command::As {
-            caller: Caller {
-                user,
-                auth_revision,
-            },
+        Some(caller) => Command::As {
+            caller,
             command: Box::new(command),
         },
         None => command,
@@ -235,9 +240,16 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         1 => Just(Ok(Response::Compacted)),
         1 => proptest::option::of(alarm()).prop_map(|alarm| Ok(Response::Alarmed(alarm))),
         1 => Just(Ok(Response::LeasesCheckpointed)),
-        1 => bytes().prop_map(|answer| Ok(Response::Auth(answer))),
+        1 => (any::<Option<u64>>(), any::<u64>()).prop_map(|(revision, index)| {
+            let answer = match revision {
+                Some(auth_revision) => AuthAnswer::Authenticated { auth_revision },
+                None => AuthAnswer::Done,
+            };
+            Ok(Response::Auth { answer, index })
+        }),
         1 => alarm().prop_map(|alarm| Err(CommandError::Alarm(alarm.alarm))),
-        1 => bytes().prop_map(|why| Err(CommandError::Denied(why))),
+        1 => proptest::sample::select(AuthError::ALL)
+            .prop_map(|error| Err(CommandError::Auth(error))),
         1 => Just(Err(CommandError::Malformed)),
         2 => refusal.prop_map(|refusal| Err(CommandError::Refused(refusal))),
     ];
@@ -286,14 +298,12 @@ proptest! {
 #[test]
 fn a_caller_speaks_for_himself_only() {
     let as_root = |command| Command::As {
-        caller: Caller {
-            user: "root".to_owned(),
-            auth_revision: 1,
-        },
+        caller: Caller::Root,
         command: Box::new(command),
     };
     let once = as_root(put("a", "b"));
     assert_eq!(Command::decode(once.encode()), Ok(once.clone()));
+    assert_eq!(put("a", "b").encode_as(&Caller::Root), once.encode());
     assert_eq!(
         Command::decode(as_root(once).encode()),
         Err(DecodeError::Malformed)

@@ -1,5 +1,6 @@
 //! Tests of the state as a whole, mostly on a simulated disk.
 
+mod auth;
 mod codec;
 mod crash;
 mod files;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use trivet_env::Env;
+use trivet_etcd_auth::{AuthCommand, AuthState, Caller};
 use trivet_mvcc::{
     Compare, CompareOp, CompareTarget, DeleteRangeOp, KeyRange, LeaseId, Op, PutOp, ReadValues,
     Revision, Txn, Version, WatchLogLimits,
@@ -21,8 +23,8 @@ use trivet_raft_node::{AppliedBatch, LogPosition, StateMachine};
 use trivet_sim::{SimDisk, SimRng};
 
 use super::{
-    Alarm, AlarmAction, AlarmMember, Alarms, AuthTable, Caller, Command, Limits, Machine,
-    OpenError, Outcome, Shared, StateConfig, open,
+    Alarm, AlarmAction, AlarmMember, Alarms, Command, Limits, Machine, OpenError, Outcome, Shared,
+    StateConfig, open,
 };
 
 /// Small enough that a short workload meets every limit.
@@ -121,12 +123,24 @@ fn workload(seed: u64, entries: u64) -> Vec<AppliedBatch> {
                             Command::Alarm { action, alarm }
                         }
                         21 if rng.below(2) == 0 => {
-                            let payload = vec![b'a' + rng.below(26) as u8; rng.below(40) as usize];
-                            Command::Auth(payload.into())
+                            let name = format!("name{}", rng.below(5));
+                            let command = match rng.below(4) {
+                                0 => AuthCommand::RoleAdd { role: name },
+                                1 => AuthCommand::UserAdd {
+                                    user: name,
+                                    password: None,
+                                },
+                                2 => AuthCommand::UserDelete { user: name },
+                                _ => AuthCommand::UserGrantRole {
+                                    user: name,
+                                    role: format!("name{}", rng.below(5)),
+                                },
+                            };
+                            Command::Auth(command.encode())
                         }
                         21 => Command::As {
-                            caller: Caller {
-                                user: "root".to_owned(),
+                            caller: Caller::User {
+                                name: "root".to_owned(),
                                 auth_revision: rng.below(5),
                             },
                             command: Box::new(Command::LeaseCheckpoint {
@@ -185,7 +199,7 @@ struct Dump {
     /// Time to live, time left, keys.
     leases: BTreeMap<LeaseId, (u64, u64, Vec<Bytes>)>,
     alarms: Alarms,
-    auth: AuthTable,
+    auth: AuthState,
     versions: Vec<(Bytes, Version, u32)>,
 }
 

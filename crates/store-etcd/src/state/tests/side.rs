@@ -108,6 +108,12 @@ fn raising_and_ending_answer_as_etcd_does() {
     assert_eq!(answers, expected.map(Response::Alarmed));
 }
 
+/// Adds a role with a long name: two of them make the table longer than a frame.
+fn role(letter: char) -> Command {
+    let role = String::from(letter).repeat(3 << 19);
+    Command::Auth(AuthCommand::RoleAdd { role }.encode())
+}
+
 /// Fills every side table, beside a key.
 fn fill(machine: &mut Machine) {
     let remaining = vec![(LeaseId(1), 17), (LeaseId(3), 0), (LeaseId(99), 5)];
@@ -120,7 +126,8 @@ fn fill(machine: &mut Machine) {
             grant(2),
             grant(3),
             Command::LeaseCheckpoint { remaining },
-            Command::Auth(vec![7; 3 << 20].into()),
+            role('a'),
+            role('b'),
             raise(Alarm::NoSpace, u64::MAX),
             raise(Alarm::Corrupt, 0),
         ],

@@ -1,0 +1,7 @@
+//! Users, roles, permissions and tokens through gRPC.
+
+mod access;
+mod etcdctl;
+mod members;
+mod password;
+mod somebody;
