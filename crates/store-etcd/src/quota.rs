@@ -38,9 +38,14 @@ const CLEAR_PERCENT: u64 = 90;
 const GARBAGE_PERCENT: u64 = 10;
 
 /// Room that is kept on the file system so that deletions, compactions and checkpoints remain
-/// possible, and at most which share of it, in percent.
+/// possible: a share of it, in percent, up to a limit.
 const RESERVE_BYTES: u64 = 128 << 20;
 const RESERVE_PERCENT: u64 = 5;
+
+/// The reserve of a small file system: the log takes space a megabyte at a time for its next
+/// segment, and must not come to its end by that.
+const SMALL_RESERVE_BYTES: u64 = 16 << 20;
+const SMALL_RESERVE_PERCENT: u64 = 20;
 
 /// How often a command's bytes are written: to the log, into a segment, and once more when that
 /// is rewritten.
@@ -239,6 +244,12 @@ enum Free {
     Enough,
 }
 
+fn reserve_bytes(total_bytes: u64) -> u64 {
+    let share = |percent| total_bytes / 100 * percent;
+    let small = SMALL_RESERVE_BYTES.min(share(SMALL_RESERVE_PERCENT));
+    RESERVE_BYTES.min(share(RESERVE_PERCENT)).max(small)
+}
+
 /// What is left of the file system beside the reserve; asked for now and then, and counted down
 /// in between.
 #[derive(Debug)]
@@ -260,7 +271,7 @@ impl Room {
             self.left_bytes.store(i64::MAX / 2, Ordering::Relaxed);
             return Free::Enough;
         };
-        let reserve = RESERVE_BYTES.min(space.total_bytes / 100 * RESERVE_PERCENT);
+        let reserve = reserve_bytes(space.total_bytes);
         let left = i64::try_from(space.free_bytes)
             .unwrap_or(i64::MAX / 2)
             .saturating_sub_unsigned(reserve);
@@ -342,6 +353,15 @@ mod tests {
         assert_eq!(quota_bytes(0), Some(2 << 30));
         assert_eq!(quota_bytes(-1), None);
         assert_eq!(quota_bytes(5), Some(5));
+    }
+
+    #[test]
+    fn the_reserve_fits_the_file_system() {
+        const MIB: u64 = 1 << 20;
+        for (total, reserve) in [(40, 8), (200, 16), (1000, 50), (1 << 20, 128)] {
+            assert_eq!(reserve_bytes(total * MIB) / MIB, reserve, "{total} MiB");
+        }
+        assert_eq!(reserve_bytes(0), 0);
     }
 
     #[test]
