@@ -8,6 +8,7 @@ mod log;
 mod notify;
 mod security;
 mod settings;
+mod table;
 
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt;

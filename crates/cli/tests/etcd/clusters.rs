@@ -17,8 +17,8 @@ fn three_founders_and_the_loss_of_leaders() {
         for (known, id) in members.iter().zip(&ids) {
             let entry = listed.iter().find(|entry| entry.id == *id).unwrap();
             assert_eq!(entry.name, known.name);
-            assert_eq!(entry.peer_ur_ls, [known.peer_url.clone()]);
-            assert_eq!(entry.client_ur_ls, [known.client_url.clone()]);
+            assert_eq!(entry.peer_ur_ls, std::slice::from_ref(&known.peer_url));
+            assert_eq!(entry.client_ur_ls, std::slice::from_ref(&known.client_url));
         }
     }
     // SIGTERM hands leadership over first.

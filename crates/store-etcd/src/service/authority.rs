@@ -28,7 +28,9 @@ const AUTHORITY: u8 = 0x41;
 
 /// `http://` in HPACK's Huffman code, 41 bits, and `httpw--`, which has as many.
 const URL_BITS: u32 = 41;
+#[allow(clippy::unusual_byte_groupings, reason = "a group is a character")]
 const URL: u64 = 0b100111_01001_01001_101011_1011100_011000_011000;
+#[allow(clippy::unusual_byte_groupings, reason = "a group is a character")]
 const NAME: u64 = 0b100111_01001_01001_101011_1111000_010110_010110;
 
 /// A connection whose first block of headers is looked at.

@@ -75,16 +75,12 @@ impl pb::cluster_server::Cluster for ClusterService {
         if is_taken(&status, &urls, None) {
             return Err(Refusal::PeerUrlExists.into());
         }
-        if request.is_learner {
-            if status
-                .peers
-                .iter()
-                .filter(|peer| peer.role == PeerRole::Learner)
-                .count()
-                >= MAX_LEARNERS
-            {
-                return Err(Refusal::TooManyLearners.into());
-            }
+        let learners = status
+            .peers
+            .iter()
+            .filter(|peer| peer.role == PeerRole::Learner);
+        if request.is_learner && learners.count() >= MAX_LEARNERS {
+            return Err(Refusal::TooManyLearners.into());
         }
         let id = loop {
             let id = self.engine.env.rng.next_u64();
