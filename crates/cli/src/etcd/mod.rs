@@ -4,6 +4,7 @@
 
 mod file;
 mod flags;
+mod limits;
 mod log;
 mod notify;
 mod security;
@@ -195,6 +196,7 @@ fn store_config(given: &Given, settings: &Settings) -> Result<StoreConfig, Failu
     config.election_timeout = settings.election_timeout;
     config.watch_progress = settings.watch_progress;
     config.auth = settings.auth.clone();
+    limits::apply(given, &mut config).map_err(failed)?;
     let members = settings.initial_cluster.clone();
     config.start = if settings.existing {
         Start::Existing { members }
