@@ -289,6 +289,112 @@ async fn every_route_answers_as_etcds_does() {
     member.store.shutdown().await;
 }
 
+/// Users are made, auth is switched on, and who is not allowed is told so through every door.
+const WITH_USERS: &[(&str, &str, &str)] = &[
+    ("", "/v3/auth/status", "{}"),
+    ("", "/v3/auth/enable", "{}"),
+    (
+        "",
+        "/v3/auth/authenticate",
+        r#"{"name":"root","password":"x"}"#,
+    ),
+    ("", "/v3/auth/user/add", r#"{"name":"root","password":"x"}"#),
+    ("", "/v3/auth/user/add", r#"{"name":"bob","password":"y"}"#),
+    ("", "/v3/auth/role/add", r#"{"name":"root"}"#),
+    ("", "/v3/auth/role/add", r#"{"name":"readers"}"#),
+    (
+        "",
+        "/v3/auth/role/grant",
+        r#"{"name":"readers","perm":{"permType":"READ","key":"YQ==","range_end":"Yg=="}}"#,
+    ),
+    (
+        "",
+        "/v3/auth/user/grant",
+        r#"{"user":"root","role":"root"}"#,
+    ),
+    (
+        "",
+        "/v3/auth/user/grant",
+        r#"{"user":"bob","role":"readers"}"#,
+    ),
+    (
+        "",
+        "/v3/auth/user/grant",
+        r#"{"user":"bob","role":"nobody"}"#,
+    ),
+    ("", "/v3/auth/enable", "{}"),
+    ("", "/v3/kv/range", r#"{"key":"YQ=="}"#),
+    ("nonsense", "/v3/kv/range", r#"{"key":"YQ=="}"#),
+    ("bob", "/v3/kv/range", r#"{"key":"YQ=="}"#),
+    ("bob", "/v3/kv/range", r#"{"key":"eA=="}"#),
+    ("bob", "/v3/kv/put", r#"{"key":"YQ==","value":"eA=="}"#),
+    ("bob", "/v3/auth/user/list", "{}"),
+    ("bob", "/v3/auth/user/get", r#"{"name":"bob"}"#),
+    ("root", "/v3/lease/grant", r#"{"TTL":"100","ID":"77"}"#),
+    ("", "/v3/lock/lock", r#"{"name":"YWE=","lease":"77"}"#),
+    ("bob", "/v3/lock/lock", r#"{"name":"YWE=","lease":"77"}"#),
+    ("root", "/v3/lock/lock", r#"{"name":"YWE=","lease":"77"}"#),
+    ("bob", "/v3/lock/unlock", r#"{"key":"YWEvNGQ="}"#),
+    (
+        "bob",
+        "/v3/election/campaign",
+        r#"{"name":"YWE=","value":"eA==","lease":"77"}"#,
+    ),
+    ("bob", "/v3/election/leader", r#"{"name":"YWE="}"#),
+    ("bob", "/v3/election/leader", r#"{"name":"eA=="}"#),
+    ("root", "/v3/auth/user/list", "{}"),
+    ("root", "/v3/auth/role/list", "{}"),
+    ("root", "/v3/auth/role/get", r#"{"role":"readers"}"#),
+    (
+        "root",
+        "/v3/auth/role/revoke",
+        r#"{"role":"readers","key":"YQ==","range_end":"Yg=="}"#,
+    ),
+    ("root", "/v3/auth/user/delete", r#"{"name":"bob"}"#),
+    ("root", "/v3/auth/disable", "{}"),
+    ("", "/v3/kv/range", r#"{"key":"YQ=="}"#),
+];
+
+#[tokio::test]
+async fn users_are_known_through_the_gateway_as_etcd_knows_them() {
+    let Some(genuine) = Genuine::start().await else {
+        return;
+    };
+    let single = Single::start().await;
+    let ours = single.member.address();
+    let mut answers = Vec::new();
+    for address in [&genuine.address, &ours] {
+        let mut of_one = Vec::new();
+        for (user, path, body) in WITH_USERS {
+            let token = match *user {
+                "" | "nonsense" => (*user).to_owned(),
+                user => token(address, user).await,
+            };
+            let headers = [("authorization", token.as_str())];
+            let headers = if user.is_empty() { &[][..] } else { &headers };
+            let answer = send(address, "POST", path, headers, body).await;
+            of_one.push(comparable(path, &answer));
+        }
+        answers.push(of_one);
+    }
+    for (number, (user, path, body)) in WITH_USERS.iter().enumerate() {
+        assert_eq!(
+            answers[1][number], answers[0][number],
+            "request {number}: {user:?} {path} {body}"
+        );
+    }
+    single.member.store.shutdown().await;
+}
+
+/// Shows a password for a token.
+async fn token(address: &str, user: &str) -> String {
+    let password = if user == "root" { "x" } else { "y" };
+    let body = format!(r#"{{"name":"{user}","password":"{password}"}}"#);
+    let answer = post(address, "/v3/auth/authenticate", &body).await;
+    let answer: Json = serde_json::from_str(&answer.body).unwrap();
+    answer["token"].as_str().unwrap().to_owned()
+}
+
 /// How many watches the member has, by its own account.
 async fn watches(address: &str) -> u64 {
     metric(address, "etcd_debugging_mvcc_watcher_total").await
