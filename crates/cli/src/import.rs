@@ -151,7 +151,8 @@ struct Report<'a> {
     versions: u64,
     leases: u64,
     log_entries: u64,
-    auth_records_left: u64,
+    auth_records: u64,
+    auth_enabled: bool,
     alarms_left: u64,
     bootstrap_keys: Vec<String>,
     cluster_id: String,
@@ -175,7 +176,8 @@ fn show(args: &ImportArgs, data_dir: &Path, report: &ImportReport) -> Result<(),
             versions: report.versions,
             leases: report.leases,
             log_entries: report.log_entries,
-            auth_records_left: report.auth_records_left,
+            auth_records: report.auth_records,
+            auth_enabled: report.auth_enabled,
             alarms_left: report.alarms_left,
             bootstrap_keys: bootstrap,
             cluster_id: format!("{:016x}", report.cluster_id),
@@ -201,10 +203,11 @@ fn show(args: &ImportArgs, data_dir: &Path, report: &ImportReport) -> Result<(),
             report.log_entries
         );
     }
-    if report.auth_records_left > 0 {
+    if report.auth_records > 0 {
+        let enabled = if report.auth_enabled { "on" } else { "off" };
         println!(
-            "  left out   {} users and roles; authentication was off",
-            report.auth_records_left
+            "  auth       {enabled}, {} users and roles",
+            report.auth_records
         );
     }
     if report.alarms_left > 0 {

@@ -12,6 +12,7 @@ use trivet_bbolt::{Bucket, Database, Entry, Limits, ReadAt};
 use trivet_datastore::{LeaseId, Revision};
 use trivet_mvcc::LeaseInfo;
 
+use super::auth::AuthReader;
 use super::schema::{self, AlarmRecord, LeaseRecord, RevisionKey};
 use crate::import::{ImportError, Progress};
 use crate::proto::mvccpb;
@@ -148,8 +149,6 @@ pub(crate) struct Head {
     pub(crate) compaction: Option<Revision>,
     pub(crate) alarms: Vec<AlarmRecord>,
     pub(crate) auth_enabled: bool,
-    /// Users and roles.
-    pub(crate) auth_records: u64,
 }
 
 /// A database with its buckets.
@@ -238,13 +237,27 @@ impl<'a> Etcd<'a> {
             head.auth_enabled |= entry.key == schema::AUTH_ENABLED && entry.value == [1];
             Ok(())
         })?;
-        for name in [schema::AUTH_USERS, schema::AUTH_ROLES] {
-            self.each(name, |_| {
-                head.auth_records += 1;
-                Ok(())
-            })?;
-        }
         Ok(head)
+    }
+
+    /// Users and roles as the state keeps them, and how many there are.
+    pub(crate) fn auth(&self, enabled: bool) -> Result<(Bytes, u64), ImportError> {
+        let (mut reader, mut records) = (AuthReader::default(), 0);
+        self.each(schema::AUTH_ROLES, |entry| {
+            records += 1;
+            reader
+                .role(&entry.value)
+                .map_err(|misfit| self.bad(&entry, &misfit))
+        })?;
+        self.each(schema::AUTH_USERS, |entry| {
+            records += 1;
+            reader
+                .user(&entry.value)
+                .map_err(|misfit| self.bad(&entry, &misfit))
+        })?;
+        let table = reader.finish(enabled);
+        let table = table.map_err(|misfit| ImportError::damaged(self.path, &misfit))?;
+        Ok((table, records))
     }
 
     /// Hands every lease and version to a builder.

@@ -24,6 +24,7 @@ pub(crate) const META_VOTERS: &[u8] = b"confState";
 pub(crate) const META_COMPACTION: &[u8] = b"scheduledCompactRev";
 pub(crate) const META_COMPACTED: &[u8] = b"finishedCompactRev";
 pub(crate) const AUTH_ENABLED: &[u8] = b"authEnabled";
+pub(crate) const AUTH_REVISION: &[u8] = b"authRevision";
 pub(crate) const CLUSTER_VERSION: &[u8] = b"clusterVersion";
 
 /// Main revision, `_`, position: as a key, and as the value of a compaction.

@@ -12,6 +12,7 @@ use serde_json::json;
 use trivet_bbolt::{PlanError, Planner, WriteError, Writer};
 use trivet_mvcc::{History, Location, Version};
 
+use super::auth::AuthRecords;
 use super::schema;
 use crate::http::CLUSTER_VERSION;
 use crate::state::StateImage;
@@ -24,7 +25,7 @@ const READ_VALUES: usize = 512;
 const READ_BYTES: usize = 1 << 20;
 
 /// Entries of a small bucket.
-type Records = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// A member, as etcd describes it in its database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,9 +101,10 @@ impl Content {
     /// Every bucket and entry in order.
     fn walk(&self, pass: &mut dyn Pass) -> Result<(), SnapshotError> {
         small(pass, schema::ALARM, self.alarms())?;
-        small(pass, schema::AUTH, Vec::new())?;
-        small(pass, schema::AUTH_ROLES, Vec::new())?;
-        small(pass, schema::AUTH_USERS, Vec::new())?;
+        let auth = AuthRecords::of(&self.image.auth);
+        small(pass, schema::AUTH, auth.auth)?;
+        small(pass, schema::AUTH_ROLES, auth.roles)?;
+        small(pass, schema::AUTH_USERS, auth.users)?;
         small(pass, schema::CLUSTER, cluster())?;
         self.walk_versions(pass)?;
         self.walk_leases(pass)?;

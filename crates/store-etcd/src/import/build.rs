@@ -50,14 +50,16 @@ pub(super) fn build(
     };
     let etcd = Etcd::open(&file, length)?;
     let head = etcd.head()?;
-    if head.auth_enabled {
-        return Err(ImportError::Auth(file.path().to_owned()));
-    }
     // The log first: whether it fits is known quickly.
     let tail = match &member {
         Some(dir) => Tail::read(&dir.join(LOG), head.index)?,
         None => Tail::default(),
     };
+    if head.auth_enabled && tail.len() > 0 {
+        // Whether these were permitted when they were applied only the log before them tells.
+        return Err(ImportError::Auth(file.path().to_owned()));
+    }
+    let (auth, auth_records) = etcd.auth(head.auth_enabled)?;
     let state_dir = store.join(STATE_DIR);
     let config = StateConfig::new(options.env.clone(), state_dir.clone());
     let mut builder =
@@ -71,6 +73,7 @@ pub(super) fn build(
         .max(Revision(1));
     let compaction = head.compaction.filter(|revision| revision.0 > 0);
     let seed = builder.seal(revision, compaction).map_err(kept)?;
+    seed.set_auth(auth).map_err(kept)?;
     let alarms_left = replay(&seed, &head, &tail, file.path(), progress)?;
     if options.bump_revision > 0 {
         seed.skip_revisions(options.bump_revision)
@@ -87,7 +90,8 @@ pub(super) fn build(
         versions,
         leases: seed.leases(),
         log_entries: tail.len(),
-        auth_records_left: head.auth_records,
+        auth_records,
+        auth_enabled: head.auth_enabled,
         alarms_left,
         noted_keys: seed.keys(options.noted_prefix, NOTED_KEYS),
         cluster_id: 0,

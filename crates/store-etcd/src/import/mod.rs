@@ -110,8 +110,10 @@ pub struct ImportReport {
     pub leases: u64,
     /// Entries of the log that the database did not have.
     pub log_entries: u64,
-    /// Users and roles that were left behind; authentication was off.
-    pub auth_records_left: u64,
+    /// Users and roles.
+    pub auth_records: u64,
+    /// Whether clients must be known and permitted.
+    pub auth_enabled: bool,
     /// Alarms that were left behind; they were of members of another cluster.
     pub alarms_left: u64,
     /// Keys with [`ImportOptions::noted_prefix`], the first hundred of them.
@@ -156,9 +158,9 @@ pub enum ImportError {
         .0.display()
     )]
     InUse(PathBuf),
-    /// Users and roles cannot be taken over.
+    /// The log of a member beyond its database depends on users and roles.
     #[error(
-        "{} belongs to a cluster with authentication on, and users and roles cannot be imported yet: what was protected there would be open here. Switch it off first (`etcdctl auth disable`) if that is meant",
+        "{} is behind its log, and what the log adds depends on users and roles: start this etcd once and stop it, or take `etcdctl snapshot save` from it",
         .0.display()
     )]
     Auth(PathBuf),

@@ -13,10 +13,13 @@ use trivet_mvcc::{
     View,
 };
 
+use super::codec::DecodeError;
 use super::command::{Command, CommandError, Response};
+use super::frame::KIND_AUTH;
 use super::machine::Machine;
 use super::open::{Limits, OpenError, StateConfig, open};
 use super::shared::Shared;
+use super::side::SideReader;
 
 /// Values are written to their file once there is so much of them.
 const FLUSH_BYTES: usize = 1 << 20;
@@ -248,6 +251,18 @@ impl Seed {
     /// How many leases there are.
     pub(crate) fn leases(&self) -> u64 {
         self.shared.read().store.leases().iter().count() as u64
+    }
+
+    /// Sets users and roles, as the state keeps them.
+    pub(crate) fn set_auth(&self, table: Bytes) -> io::Result<()> {
+        let malformed = |error: DecodeError| io::Error::new(io::ErrorKind::InvalidData, error);
+        let mut reader = SideReader::default();
+        reader
+            .read(KIND_AUTH, table, &mut LeaseTable::default())
+            .map_err(malformed)?;
+        let side = reader.finish().map_err(malformed)?;
+        self.shared.write().side.auth = side.auth;
+        Ok(())
     }
 
     /// Ends every alarm; how many there were.

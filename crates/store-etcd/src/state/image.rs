@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use trivet_etcd_auth::AuthState;
 use trivet_mvcc::{LeaseInfo, Location, ReadValues, View};
 use trivet_raft_node::LogPosition;
 
@@ -22,6 +23,8 @@ pub struct StateImage {
     pub applied: LogPosition,
     /// The alarms that are raised.
     pub alarms: Arc<Alarms>,
+    /// Users and roles.
+    pub auth: AuthState,
     table: Arc<Table>,
 }
 
@@ -46,11 +49,15 @@ impl Shared {
     pub fn image(&self) -> Result<StateImage, ReadError> {
         let inner = self.read();
         inner.usable()?;
+        // Never in silence without what protects the rest.
+        let auth = AuthState::decode(&inner.side.auth.encode())
+            .map_err(|error| ReadError::Damaged(error.to_string()))?;
         Ok(StateImage {
             view: inner.store.view().clone(),
             leases: inner.store.leases().iter().collect(),
             applied: inner.applied,
             alarms: Arc::clone(&inner.side.alarms),
+            auth,
             table: inner.segments.table(),
         })
     }

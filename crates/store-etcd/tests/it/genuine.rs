@@ -83,6 +83,13 @@ impl Tools {
         })
     }
 
+    /// The client's command line.
+    pub(crate) fn client(&self, endpoint: &str) -> Command {
+        let mut command = self.program("etcdctl");
+        command.args(["--endpoints", endpoint]);
+        command
+    }
+
     pub(crate) fn save(&self, endpoint: &str, file: &Path) {
         let mut command = self.program("etcdctl");
         command.args(["--endpoints", endpoint, "snapshot", "save"]);
@@ -129,7 +136,11 @@ impl Tools {
                 return false;
             };
             let status = client.maintenance().status(StatusRequest {}).await;
-            status.is_ok_and(|status| status.into_inner().leader != 0)
+            match status {
+                Ok(status) => status.into_inner().leader != 0,
+                // Not to be told by somebody unknown is an answer too.
+                Err(status) => status.message().contains("user name is empty"),
+            }
         })
         .await;
         server.client = Some(Client::connect(&server.endpoint).await.unwrap());
@@ -137,7 +148,7 @@ impl Tools {
     }
 }
 
-fn done(command: &mut Command) -> Output {
+pub(crate) fn done(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     assert!(
         output.status.success(),

@@ -17,7 +17,7 @@ use trivet_store_etcd::{
 };
 
 use crate::contents::{self, assert_same_events, assert_same_pairs};
-use crate::genuine::Tools;
+use crate::genuine::{self, Tools};
 use crate::snapshot::{self, fill};
 use crate::support::{Member, Single, Tls, eventually, free_address, settings, soon};
 
@@ -218,13 +218,40 @@ async fn users_and_roles_are_not_lost_in_silence() {
         .await
         .unwrap();
         auth.auth_enable(AuthEnableRequest {}).await.unwrap();
-        let data = dir.path().join("genuine");
+        let closed = dir.path().join("closed.snapshot");
+        let mut command = tools.client(&server.endpoint);
+        command.args(["--user", "root:secret", "snapshot", "save"]);
+        genuine::done(command.arg(&closed));
         drop(server);
-        let report = imported(&dir.path().join("a"), snapshot_file(open)).await;
-        assert_eq!(report.unwrap().auth_records_left, 2);
-        let refused = imported(&dir.path().join("b"), ImportSource::MemberDir(data)).await;
-        assert!(matches!(refused, Err(ImportError::Auth(_))), "{refused:?}");
-        assert!(!dir.path().join("b").join(DIR).exists());
+        let report = imported(&dir.path().join("a"), snapshot_file(open))
+            .await
+            .unwrap();
+        assert_eq!((report.auth_records, report.auth_enabled), (2, false));
+        let db = dir.path().join("b");
+        let report = imported(&db, snapshot_file(closed)).await.unwrap();
+        assert_eq!((report.auth_records, report.auth_enabled), (2, true));
+        // Whatever is sent on has them too.
+        let ours = start(&db).await;
+        let image = dir.path().join("out.snapshot");
+        let bytes = match snapshot::try_stream(&ours.client).await {
+            Ok(bytes) => bytes,
+            // Nobody may take a snapshot unknown.
+            Err(status) => {
+                assert!(status.message().contains("user"), "{status}");
+                ours.store.shutdown().await;
+                continue;
+            }
+        };
+        ours.store.shutdown().await;
+        std::fs::write(&image, bytes).unwrap();
+        let restored = dir.path().join("restored");
+        tools.restore(&image, &restored);
+        let server = tools.start(&restored).await;
+        let mut command = tools.client(&server.endpoint);
+        let output = command.args(["get", "k"]).output().unwrap();
+        assert!(!output.status.success(), "it is open");
+        let mut command = tools.client(&server.endpoint);
+        genuine::done(command.args(["--user", "root:secret", "get", "k"]));
     }
 }
 

@@ -207,6 +207,16 @@ async fn a_genuine_etcd_takes_our_snapshot() {
     }
 }
 
+/// A whole snapshot, unless it is refused.
+pub(crate) async fn try_stream(client: &Client) -> Result<Vec<u8>, tonic::Status> {
+    let answer = client.maintenance().snapshot(SnapshotRequest {}).await?;
+    let (mut parts, mut file) = (answer.into_inner(), Vec::new());
+    while let Some(part) = soon(parts.next()).await {
+        file.extend_from_slice(&part?.blob);
+    }
+    Ok(file)
+}
+
 /// The parts of a snapshot, as a client gets them.
 pub(crate) async fn stream(client: &Client) -> (Vec<u8>, Vec<(u64, usize)>) {
     let answer = client.maintenance().snapshot(SnapshotRequest {}).await;
