@@ -172,6 +172,31 @@ pub(crate) fn all() -> Vec<Cell> {
         ),
         cell(
             "etcd",
+            "1 and 3",
+            "users, locks, HTTP",
+            etcd(&[
+                "auth::",
+                "election::",
+                "gateway::",
+                "health::",
+                "http::",
+                "lock::",
+            ]),
+        ),
+        cell(
+            "etcd",
+            "1 and 3",
+            "limits and full disks",
+            etcd(&["full_disk::", "limits::"]),
+        ),
+        cell(
+            "etcd",
+            "1 and 2",
+            "snapshots and imports",
+            etcd(&["import::", "snapshot::"]),
+        ),
+        cell(
+            "etcd",
             "1",
             "beside a genuine etcd",
             Crates(&["trivet-etcd-diff"]),
@@ -183,6 +208,16 @@ pub(crate) fn all() -> Vec<Cell> {
             Named {
                 package: "trivet-store-etcd",
                 target: "power_loss",
+                prefixes: &[],
+            },
+        ),
+        cell(
+            "etcd",
+            "1 and 3",
+            "damage and healing",
+            Named {
+                package: "trivet-store-etcd",
+                target: "healing",
                 prefixes: &[],
             },
         ),
@@ -218,7 +253,7 @@ pub(crate) fn all() -> Vec<Cell> {
             "etcd",
             "1 and 2",
             "joins and guard",
-            scenario(&["join_failures::", "guard::"]),
+            scenario(&["join_failures::", "guard::", "import::"]),
         ),
         cell("etcd", "3", "leader killed", scenario(&["failover::"])),
         cell("etcd", "3", "quorum lost", scenario(&["quorum::"])),

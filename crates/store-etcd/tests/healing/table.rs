@@ -25,7 +25,6 @@ fn aside(disk: &SimDisk) -> Vec<String> {
 }
 
 async fn on_one_of_three(damage: Damage) {
-    eprintln!("{damage:?} on one of three");
     let mut cluster = Cluster::of(3, true).await;
     cluster.write(0, 0, 120).await;
     let victim = 1;
@@ -73,7 +72,6 @@ async fn a_member_of_three_heals_by_itself() {
 
 /// What a member alone does about damage when its log is purged.
 async fn alone(damage: Damage) {
-    eprintln!("{damage:?} alone");
     let mut cluster = Cluster::of(1, true).await;
     cluster.write(0, 0, 120).await;
     cluster.stop(0).await;
