@@ -46,10 +46,7 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
     /// How much room the file system of an existing path has; `None` where that is not known.
-    fn space(&self, path: &Path) -> io::Result<Option<Space>> {
-        let _ = path;
-        Ok(None)
-    }
+    fn space(&self, path: &Path) -> io::Result<Option<Space>>;
 
     /// Locks a file, which is created when missing and stays, against every other lock on it,
     /// of this process and of others. `WouldBlock` when somebody has it. Advisory: it keeps out

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use trivet_env::{Clock, Disk, DiskFile, DiskLock, Env, OpenMode};
+use trivet_env::{Clock, Disk, DiskFile, DiskLock, Env, OpenMode, Space};
 
 use crate::meter::Histogram;
 use crate::metrics::Metrics;
@@ -79,6 +79,10 @@ impl Disk for MeteredDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.disk.sync_dir(path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Option<Space>> {
+        self.disk.space(path)
     }
 
     fn lock(&self, path: &Path) -> io::Result<DiskLock> {

@@ -359,7 +359,8 @@ mod tests {
     fn the_reserve_fits_the_file_system() {
         const MIB: u64 = 1 << 20;
         for (total, reserve) in [(40, 8), (200, 16), (1000, 50), (1 << 20, 128)] {
-            assert_eq!(reserve_bytes(total * MIB) / MIB, reserve, "{total} MiB");
+            let rounded = (reserve_bytes(total * MIB) + MIB / 2) / MIB;
+            assert_eq!(rounded, reserve, "{total} MiB");
         }
         assert_eq!(reserve_bytes(0), 0);
     }

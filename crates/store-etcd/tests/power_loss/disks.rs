@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use trivet_env::{Disk, DiskFile, DiskLock, OpenMode};
+use trivet_env::{Disk, DiskFile, DiskLock, OpenMode, Space};
 use trivet_sim::SimDisk;
 
 /// What is forgotten.
@@ -93,6 +93,10 @@ impl Disk for Forgetful {
             Bug::AncestorsNotSynced if path.components().count() < 3 => Ok(()),
             _ => self.disk.sync_dir(path),
         }
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Option<Space>> {
+        Disk::space(&self.disk, path)
     }
 
     fn lock(&self, path: &Path) -> io::Result<DiskLock> {

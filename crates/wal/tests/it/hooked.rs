@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use trivet_env::{Disk, DiskFile, DiskLock, OpenMode};
+use trivet_env::{Disk, DiskFile, DiskLock, OpenMode, Space};
 use trivet_sim::SimDisk;
 use trivet_wal::Wal;
 
@@ -42,6 +42,10 @@ impl Disk for Hooked {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.0.sync_dir(path)
     }
+    fn space(&self, path: &Path) -> io::Result<Option<Space>> {
+        self.0.space(path)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<DiskLock> {
         self.0.lock(path)
     }
