@@ -1,7 +1,8 @@
 //! The `trivet` binary: what was typed becomes settings, settings become a running node.
 //!
 //! Exit codes: 0 clean end · 1 failure · 2 wrong usage or settings · 3 foreign data in the way ·
-//! 4 the cluster refused to be joined · 5 would have founded a second cluster.
+//! 4 the cluster refused to be joined · 5 would have founded a second cluster · 6 the store is
+//! damaged.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command's output is its purpose
 
 mod agent;

@@ -207,7 +207,6 @@ impl Service<Request> for Front {
         let services = self.services.clone();
         if let Some(client) = &self.client
             && services.engine.shared.auth_enabled()
-            && is_grpc(&request)
         {
             request.extensions_mut().insert(client.clone());
         }

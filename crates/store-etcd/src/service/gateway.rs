@@ -9,6 +9,7 @@ use tonic::body::Body;
 use trivet_etcd_gateway::{Gateway, Limits};
 
 use super::front::Services;
+use crate::auth::ClientName;
 use crate::http::text;
 use crate::proto::FILE_DESCRIPTOR_SET;
 
@@ -105,6 +106,9 @@ const ROUTES: &[(&str, &str)] = &[
     ("/v3/election/resign", "/v3electionpb.Election/Resign"),
 ];
 
+/// What etcd says to a client that shows a certificate with a name.
+const NAMED: &str = "CommonName of client sending a request against gateway will be ignored and not used as expected\n";
+
 /// The same for every member in this process.
 fn gateway() -> &'static Gateway {
     static GATEWAY: OnceLock<Gateway> = OnceLock::new();
@@ -129,6 +133,11 @@ pub(super) async fn answer(
 ) -> http::Response<Body> {
     if services.engine.is_stopping() {
         return text(StatusCode::SERVICE_UNAVAILABLE, "server stopped\n");
+    }
+    // The caller would be taken for whoever the certificate names, and not for whom it means.
+    let named = request.extensions().get::<ClientName>().is_some();
+    if named && services.engine.shared.auth_enabled() {
+        return text(StatusCode::BAD_REQUEST, NAMED);
     }
     let limits = Limits {
         // Base64 makes bytes a third longer; names and escapes add to it.

@@ -1,5 +1,7 @@
 //! The store itself, several members, restarts, signed tokens, certificates.
 
+use std::sync::Arc;
+
 use std::time::Duration;
 
 use tonic::Code;
@@ -199,7 +201,30 @@ async fn a_certificate_names_a_user() {
         token: Some("wrong.1".to_owned()),
     };
     refused(wrong.put("a").await, INVALID_TOKEN.0, INVALID_TOKEN.1);
+    // The gateway cannot tell whom such a client means (etcd: 400).
+    assert_eq!(json_over(&address, tls.client()).await, 400);
     member.store.shutdown().await;
+}
+
+/// The status of a JSON request by a client that shows a certificate.
+async fn json_over(address: &str, tls: Arc<rustls::ClientConfig>) -> u16 {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let stream = tokio_rustls::TlsConnector::from(tls)
+        .connect(name, stream)
+        .await
+        .unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let handshake = hyper::client::conn::http2::handshake(executor, io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::post(format!("https://{address}/v3/kv/range"))
+        .body(r#"{"key":"YQ=="}"#.to_owned())
+        .unwrap();
+    let status = sender.send_request(request).await.unwrap().status();
+    connection.abort();
+    status.as_u16()
 }
 
 #[tokio::test]
