@@ -10,7 +10,7 @@ use trivet_mvcc::{IndexBuilder, ReadValues, Revision, Values, View};
 use trivet_raft_node::LogPosition;
 
 use super::checkpoint::{self, Image, Loaded};
-use super::segments::{Segments, Table};
+use super::segments::{self, Segments, Table};
 
 /// Segments of a repaired state are full at this size.
 const SEGMENT_BYTES: u32 = 64 << 20;
@@ -68,7 +68,8 @@ pub(crate) fn survey(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<StateSurvey
         match checkpoint::load(disk, &checkpoints.join(checkpoint::file_name(number))) {
             Ok(loaded) => {
                 let values = dir.join("values");
-                let table = Table::of_what_is_there(&**disk, &values, &loaded.segments)?;
+                let (table, damage) = Table::of_what_is_there(&**disk, &values, &loaded.segments)?;
+                survey.damage.extend(damage);
                 survey.look(loaded, table)?;
                 break;
             }
@@ -102,7 +103,7 @@ impl StateSurvey {
                             self.damage.push(error.to_string());
                         } else {
                             let number = version.location.segment;
-                            let text = format!("value segment {number:08x} is missing");
+                            let text = segments::missing(number);
                             if !self.damage.contains(&text) {
                                 self.damage.push(text);
                             }

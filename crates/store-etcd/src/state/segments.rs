@@ -58,20 +58,33 @@ impl Table {
         disk: &dyn Disk,
         dir: &Path,
         marks: &[SegmentMark],
-    ) -> io::Result<Self> {
-        let mut files = BTreeMap::new();
+    ) -> io::Result<(Self, Vec<String>)> {
+        let (mut files, mut damage) = (BTreeMap::new(), Vec::new());
         for mark in marks {
-            match disk.open(&dir.join(file_name(mark.number)), OpenMode::Read) {
-                Ok(file) => drop(files.insert(mark.number, file)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            let path = dir.join(file_name(mark.number));
+            match disk.open(&path, OpenMode::Read) {
+                Ok(file) => {
+                    match check(&path, &*file, *mark) {
+                        Ok(_) => {}
+                        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                            damage.push(error.to_string());
+                        }
+                        Err(error) => return Err(error),
+                    }
+                    files.insert(mark.number, file);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    damage.push(missing(mark.number));
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok(Self {
+        let table = Self {
             dir: dir.to_owned(),
             files,
             damage: Arc::default(),
-        })
+        };
+        Ok((table, damage))
     }
 
     fn file(&self, location: Location) -> io::Result<&dyn DiskFile> {
@@ -266,19 +279,7 @@ impl Segments {
                     io::ErrorKind::NotFound => damaged(&path, 0, "the file is missing"),
                     _ => error,
                 })?;
-            let mut header = [0; HEADER as usize];
-            let size = file.size_bytes()?;
-            if size < u64::from(mark.size) {
-                return Err(damaged(
-                    &path,
-                    size,
-                    "the file ends before the checkpoint says it does",
-                ));
-            }
-            file.read_exact_at(0, &mut header)?;
-            if header != encode_header(mark.number) {
-                return Err(damaged(&path, 0, "not the header of this segment"));
-            }
+            let size = check(&path, &*file, *mark)?;
             if size > u64::from(mark.size) {
                 file.set_size(mark.size.into())?;
             }
@@ -515,6 +516,30 @@ impl Values for Segments {
             usage.live -= u64::from(RECORD_HEADER) + u64::from(location.length);
         }
     }
+}
+
+/// Whether a segment is what a checkpoint says it is; its size in bytes.
+fn check(path: &Path, file: &dyn DiskFile, mark: SegmentMark) -> io::Result<u64> {
+    let size = file.size_bytes()?;
+    if size < u64::from(mark.size) {
+        return Err(damaged(
+            path,
+            size,
+            "the file ends before the checkpoint says it does",
+        ));
+    }
+    let mut header = [0; HEADER as usize];
+    file.read_exact_at(0, &mut header)?;
+    if header == encode_header(mark.number) {
+        Ok(size)
+    } else {
+        Err(damaged(path, 0, "not the header of this segment"))
+    }
+}
+
+/// What is said of a segment that is not there.
+pub(super) fn missing(number: u32) -> String {
+    format!("value segment {number:08x} is missing")
 }
 
 fn encode_header(number: u32) -> [u8; HEADER as usize] {

@@ -33,7 +33,6 @@ async fn what_can_be_saved_is_saved_and_the_rest_is_named() {
         if damage == Damage::Format {
             continue;
         }
-        eprintln!("{damage:?}");
         let mut cluster = Cluster::of(1, true).await;
         cluster.write(0, 0, 120).await;
         cluster.stop(0).await;
@@ -47,7 +46,8 @@ async fn what_can_be_saved_is_saved_and_the_rest_is_named() {
             before,
             "{damage:?}: a plan changed something"
         );
-        assert!(!planned.damage.is_empty() && !planned.is_sound());
+        assert!(!planned.damage.is_empty(), "{damage:?}: {planned:?}");
+        assert!(!planned.is_sound(), "{damage:?}: {planned:?}");
         if matches!(damage, Damage::AllCheckpoints | Damage::LogAndCheckpoints) {
             assert!(planned.impossible.is_some(), "{damage:?}: {planned:?}");
             assert!(matches!(run(&disk, true), Err(Error::Invalid(_))));
