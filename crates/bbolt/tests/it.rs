@@ -199,8 +199,10 @@ fn a_tree_that_goes_in_circles_is_noticed() {
         if good[start..start + 8] != (page as u64).to_le_bytes() || good[start + 8] != 1 {
             continue;
         }
+        let elements = usize::from(u16::from_le_bytes([good[start + 10], good[start + 11]]));
         for target in [page as u64, page as u64 - 1, 3] {
-            for element in [0, 5] {
+            // Behind the last one lie the keys.
+            for element in [0, 5].into_iter().filter(|element| *element < elements) {
                 let mut file = good.clone();
                 let at = start + 16 + 16 * element + 8;
                 if file[at..at + 8] == target.to_le_bytes() {
