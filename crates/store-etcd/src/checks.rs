@@ -4,7 +4,7 @@
 //! as of there ([`trivet_mvcc::Hasher`]), slowly, and the leader compares. A member that differs
 //! from a majority is named in a CORRUPT alarm; it then fetches the state of one that does not
 //! ([`crate::heal`]), and the next comparison ends the alarm. Without a majority nobody can say who
-//! is wrong: the alarm names member 0 and stays until somebody has decided.
+//! is wrong: the alarm names member 0 and stays until all members agree, or somebody has decided.
 //!
 //! Computing the checksum reads every value and checks what is stored with it: a comparison is
 //! also a scrub.
@@ -290,7 +290,7 @@ pub(crate) fn judge(sums: &[(u64, Option<u32>)]) -> Verdict {
 }
 
 /// The checksums of all members as of now, as far as they can be had.
-async fn ask_all(engine: &Engine) -> Vec<(u64, Option<u32>)> {
+async fn ask_all(engine: &Engine, silence: Duration) -> Vec<(u64, Option<u32>)> {
     let point = Point {
         revision: engine.shared.revision(),
         compacted: engine.shared.compact_revision(),
@@ -298,12 +298,12 @@ async fn ask_all(engine: &Engine) -> Vec<(u64, Option<u32>)> {
     let members = engine.node.status().peers.into_iter();
     let asked = members.map(|status| async move {
         let id = status.peer.id;
-        (id, ask(engine, id, point).await)
+        (id, ask(engine, id, point, silence).await)
     });
     futures_util::future::join_all(asked).await
 }
 
-async fn ask(engine: &Engine, id: u64, point: Point) -> Option<u32> {
+async fn ask(engine: &Engine, id: u64, point: Point, silence: Duration) -> Option<u32> {
     let start = tokio::time::Instant::now();
     let mut heard = start;
     loop {
@@ -314,19 +314,20 @@ async fn ask(engine: &Engine, id: u64, point: Point) -> Option<u32> {
             Some(Answer::Pending) => heard = tokio::time::Instant::now(),
             None => {}
         }
-        if heard.elapsed() > SILENCE || start.elapsed() > LONGEST {
+        if heard.elapsed() > silence || start.elapsed() > LONGEST {
             return None;
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
-/// Compares the members, raises alarms and ends them. What cannot be done now is done next time.
-pub(crate) async fn compare(engine: &Engine) {
+/// Compares the members, raises alarms and ends them. What cannot be done now is done next time;
+/// who does not answer for as long as `silence` is left out.
+pub(crate) async fn compare(engine: &Engine, silence: Duration) {
     if engine.barrier().await.is_err() {
         return;
     }
-    let sums = ask_all(engine).await;
+    let sums = ask_all(engine, silence).await;
     let verdict = judge(&sums);
     let alarms = engine.alarms();
     let change = async |action, member| {
@@ -354,11 +355,15 @@ pub(crate) async fn compare(engine: &Engine) {
     }
     for raised in alarms.iter() {
         let gone = !sums.iter().any(|(id, _)| *id == raised.member);
-        let healed = verdict.agreeing.contains(&raised.member) || gone;
-        if raised.alarm == Alarm::Corrupt && raised.member != 0 && healed {
+        let healed = match raised.member {
+            // Nobody could say who was wrong; now nobody is.
+            0 => verdict.agreeing.len() == sums.len(),
+            member => verdict.agreeing.contains(&member) || gone,
+        };
+        if raised.alarm == Alarm::Corrupt && healed {
             tracing::info!(
                 member = format_args!("{:x}", raised.member),
-                "its data agree with the others' again"
+                "the data of the members agree again"
             );
             change(AlarmAction::Deactivate, raised.member).await;
         }
@@ -385,7 +390,7 @@ pub(crate) async fn follow(engine: Arc<Engine>, checks: Checks) {
         if engine.leadership().borrow().local {
             tokio::select! {
                 () = engine.stop.cancelled() => return,
-                () = compare(&engine) => {}
+                () = compare(&engine, SILENCE) => {}
             }
         }
     }
@@ -413,7 +418,7 @@ pub(crate) async fn scrub(engine: Arc<Engine>, checks: Checks) {
 /// Refuses to serve data that a majority does not have. Members that cannot be asked are no
 /// reason to refuse: the whole cluster may be starting.
 pub(crate) async fn initial(engine: &Engine) -> Result<()> {
-    let sums = tokio::time::timeout(SILENCE, ask_all(engine)).await;
+    let sums = tokio::time::timeout(SILENCE, ask_all(engine, SILENCE)).await;
     let sums = sums.unwrap_or_default();
     if judge(&sums).differing.contains(&engine.member_id) {
         return Err(Error::Corrupt(format!(

@@ -93,7 +93,7 @@ pub fn alarms(store: &EtcdStore) -> Vec<crate::state::AlarmMember> {
 
 /// Compares the members once; to be asked of the leader.
 pub async fn compare(store: &EtcdStore) {
-    crate::checks::compare(&store.engine).await;
+    crate::checks::compare(&store.engine, std::time::Duration::from_secs(2)).await;
 }
 
 /// What was found damaged since the member was opened or healed.

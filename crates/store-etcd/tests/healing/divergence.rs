@@ -114,6 +114,30 @@ async fn the_background_comparison_does_it_all_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_a_majority_is_back_it_decides() {
+    let (mut cluster, leader, victim) = cluster().await;
+    let silent = (victim + 1) % 3;
+    cluster.is_whole().await;
+    cluster.stop(silent).await;
+    testing::diverge(cluster.store(victim)).unwrap();
+    testing::compare(cluster.store(leader)).await;
+    assert_eq!(testing::alarms(cluster.store(leader)), [alarm(0)]);
+    cluster.reopen(silent).await.unwrap();
+    eventually("the alarms to end", || async {
+        for number in 0..3 {
+            let status = cluster.status(number).await;
+            if status.leader == Some(status.local) {
+                testing::compare(cluster.store(number)).await;
+            }
+        }
+        testing::alarms(cluster.store(leader)).is_empty()
+    })
+    .await;
+    cluster.is_whole().await;
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_majority_nobody_is_named_and_nothing_replaced() {
     let mut cluster = Cluster::of(2, true).await;
     cluster.write(0, 0, 20).await;
