@@ -75,8 +75,8 @@ impl RaftNode {
     }
 
     /// Waits until the cluster would replace member `old` by `config.local`
-    /// ([`StartMode::Replace`]), that is until a leader has a quorum without it. Changes nothing
-    /// anywhere.
+    /// ([`StartMode::Replace`](crate::StartMode::Replace)), that is until a leader has a quorum
+    /// without it. Changes nothing anywhere.
     ///
     /// # Errors
     /// [`Error::Refused`] when it never will: another cluster answers, or the old member is alive
